@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""What `make up` would change: by file, and which parts it would recreate or reload. Touches nothing."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from stack import console, inputs
+from stack.docker_host import compose
+from stack.tree import Change, compare, read_tree, write_tree
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, epilog="example: scripts/diff.py stack.yaml")
+    inputs.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print files and effects as JSON")
+    arguments = parser.parse_args()
+    found = inputs.gather(arguments)
+    plan = found.plans()[0]
+    old, new = read_tree(found.live), found.render(plan)
+    changes = compare(old, new)
+    effects = _effects(old, new, changes)
+    if arguments.json:
+        files = [{"path": change.path, "kind": change.kind} for change in changes]
+        console.print_json({"files": files, "effects": effects})
+    else:
+        for change in changes:
+            print("".join(_unified(change, old, new)), end="")
+        for part, effect in effects.items():
+            print(f"{effect}: {part}")
+        if not changes:
+            print("No difference to what is applied.")
+    return 0
+
+
+def _effects(old: Mapping[str, bytes], new: Mapping[str, bytes], changes: list[Change]) -> dict[str, str]:
+    before, after = _hashes(old), _hashes(new)
+    effects = {change.unit: "reload" for change in changes if change.needs == "reload"}
+    for part in sorted(before.keys() | after.keys()):
+        if part not in after:
+            effects[part] = "remove"
+        elif before.get(part) != after[part]:
+            effects[part] = "recreate" if part in before else "create"
+    return dict(sorted(effects.items()))
+
+
+def _hashes(files: Mapping[str, bytes]) -> dict[str, str]:
+    # Compose's own hash of each service is what decides whether it recreates the container
+    if not files:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_tree(Path(folder), files)
+        lines = compose(Path(folder), "config", "--hash", "*").splitlines()
+    return dict(line.split(maxsplit=1) for line in lines if line.strip())
+
+
+def _unified(change: Change, old: Mapping[str, bytes], new: Mapping[str, bytes]) -> list[str]:
+    if change.path == "plan.json":
+        return []  # the same facts as the other files, for machines
+    texts = [files.get(change.path, b"").decode(errors="replace").splitlines(keepends=True) for files in (old, new)]
+    lines = list(difflib.unified_diff(*texts, f"applied/{change.path}", f"planned/{change.path}", n=2))
+    return [line if line.endswith("\n") else line + "\n" for line in lines]
+
+
+if __name__ == "__main__":
+    console.run(main)

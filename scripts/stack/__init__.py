@@ -1,0 +1,1 @@
+"""The library behind the scripts: stack.yaml -> StackConfig -> Plan -> build/ -> applied -> verified."""

@@ -1,0 +1,237 @@
+"""stack.yaml as a frozen, typed, validated object. stack.example.yaml documents every key."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stack.config_conflicts import conflicts
+from stack.config_errors import problems_of
+from stack.errors import InputError, Problem
+from stack.yaml_input import load_mapping
+
+# vLLM flags that the plan sets itself: given again in extra_args, the last one would win unseen.
+OWNED_FLAGS = {
+    "--model": "source",
+    "--served-model-name": "served_model_name",
+    "--dtype": "dtype",
+    "--max-model-len": "max_model_len",
+    "--max-num-seqs": "max_num_seqs",
+    "--gpu-memory-utilization": "gpu_memory_utilization",
+    "--enable-prefix-caching": "enable_prefix_caching",
+    "--no-enable-prefix-caching": "enable_prefix_caching",
+    "--quantization": "quantization",
+    "-q": "quantization",
+    "--tensor-parallel-size": "tensor_parallel_size",
+    "-tp": "tensor_parallel_size",
+    "--shutdown-timeout": "shutdown_timeout",
+    "--host": None,
+    "--port": None,
+    "--uds": None,
+    "--api-key": None,
+    "--ssl-keyfile": None,
+    "--ssl-certfile": None,
+    "--config": None,
+}
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
+        raise ValueError("use lower-case letters, digits and inner dashes, at most 63")
+    return value
+
+
+def _model_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}", value):
+        raise ValueError("use letters, digits and . _ / - (at most 128), starting with a letter or digit")
+    return value
+
+
+def _path(value: str) -> str:
+    if not value or "\0" in value or any(ord(char) < 32 for char in value):
+        raise ValueError("an empty path, or one with control characters")
+    if ".." in Path(value).parts:
+        raise ValueError("the path leaves its folder ('..'); give it from the project's folder, or absolute")
+    if any(char in value for char in ":$"):
+        raise ValueError("Compose would read ':' or '$' in this path as its own syntax")
+    return value
+
+
+def _hub_id(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", value) or ".." in value:
+        raise ValueError("a hub id is written organisation/model")
+    return value
+
+
+def _revision(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{40}", value):
+        raise ValueError("a revision is a full commit id of 40 hex digits; branches and tags move")
+    return value
+
+
+def _server_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", value):
+        raise ValueError("a DNS name or an IPv4 address")
+    return value
+
+
+def _duration(value: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,4}[hdwy]", value):
+        raise ValueError("a number and h, d, w or y, such as 30d")
+    return value
+
+
+def _mirror(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9][a-z0-9._-]*)*", value):
+        raise ValueError("a registry address such as registry.example.org:5000/mirror")
+    return value
+
+
+def _free_flags(value: tuple[str, ...]) -> tuple[str, ...]:
+    for argument in value:
+        flag = argument.split("=", 1)[0]
+        # vLLM's parser also takes underscores for dashes
+        flag = "--" + flag[2:].replace("_", "-") if flag.startswith("--") else flag
+        if flag in OWNED_FLAGS:
+            key = OWNED_FLAGS[flag]
+            raise ValueError(f"{flag} is not free: {f'set the key {key}' if key else 'the stack sets this flag itself'}")
+    return value
+
+
+def _listen(value: str) -> str:
+    try:
+        return str(IPv4Address(value))
+    except ValueError:
+        raise ValueError("an IPv4 address of this host, or 0.0.0.0 for all of them") from None
+
+
+Name = Annotated[str, AfterValidator(_name)]
+ModelName = Annotated[str, AfterValidator(_model_name)]
+FilePath = Annotated[str, AfterValidator(_path)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Listen = Annotated[str, AfterValidator(_listen)]
+Flag = Annotated[str, Field(min_length=1, max_length=8192)]
+
+
+class _Section(BaseModel):
+    # strict: "8" is not 8 and yes is not "yes": what a person reads in the file is what runs.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Source(_Section):
+    """Where a model's files come from: exactly one of path, hub, toy."""
+
+    path: FilePath | None = None
+    hub: Annotated[str, AfterValidator(_hub_id)] | None = None
+    revision: Annotated[str, AfterValidator(_revision)] | None = None
+    toy: Literal[True] | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Source:
+        given = [key for key in ("path", "hub", "toy") if getattr(self, key) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"give exactly one of path, hub, toy; found {found}")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("revision belongs to hub")
+        return self
+
+
+class Model(_Section):
+    """One model and the pool of replicas that serves it. Keys are spelled as vLLM spells its flags."""
+
+    served_model_name: ModelName
+    source: Source
+    replicas: int = Field(1, ge=1, le=64)
+    tensor_parallel_size: int = Field(1, ge=1, le=64)
+    dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] = "auto"
+    max_model_len: int | None = Field(None, ge=1, le=100_000_000)
+    max_num_seqs: int = Field(256, ge=1, le=65536)
+    gpu_memory_utilization: float = Field(0.90, gt=0.0, le=1.0)
+    enable_prefix_caching: bool = True
+    quantization: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")] | None = None
+    cpu_kvcache_space: int = Field(4, ge=1, le=4096)
+    shutdown_timeout: int = Field(60, ge=1, le=3600)
+    startup_timeout: int = Field(1800, ge=10, le=86400)
+    extra_args: Annotated[tuple[Flag, ...], AfterValidator(_free_flags)] = Field((), max_length=200, strict=False)
+
+
+class Tls(_Section):
+    """The user's own certificate chain and private key, PEM files."""
+
+    certificate: FilePath
+    key: FilePath
+
+
+class Gateway(_Section):
+    """The one published address: TLS, API keys, limits of time and size."""
+
+    listen: Listen = "0.0.0.0"  # noqa: S104 - the gateway is what the world talks to
+    https_port: Port = 8443
+    server_name: Annotated[str, AfterValidator(_server_name)] = "localhost"
+    tls: Tls | None = None
+    api_keys: tuple[Name, ...] = Field(("default",), min_length=1, max_length=1000, strict=False)
+    max_body_size_mib: int = Field(8, ge=1, le=1024)
+    request_timeout: int = Field(600, ge=1, le=86400)
+
+
+class Observability(_Section):
+    """Prometheus and Alertmanager, on loopback only."""
+
+    retention: Annotated[str, AfterValidator(_duration)] = "30d"
+    prometheus_port: Port = 9090
+    alertmanager_port: Port = 9093
+
+
+class Images(_Section):
+    """Where container images come from; compose/images.yaml says which."""
+
+    source: Literal["registry", "build", "auto"] = "registry"
+    mirror: Annotated[str, AfterValidator(_mirror)] | None = None
+
+
+class Paths(_Section):
+    """Folders on the host; relative ones start at the project's folder."""
+
+    state: FilePath = ".state"
+    build: FilePath = "build"
+
+
+class StackConfig(_Section):
+    """What one stack.yaml says. Frozen; equal files give equal objects."""
+
+    name: Name = "vllm-onprem"
+    device: Literal["cuda", "cpu"] = "cuda"
+    models: tuple[Model, ...] = Field(min_length=1, max_length=64, strict=False)
+    gateway: Gateway = Gateway()
+    observability: Observability = Observability()
+    images: Images = Images()
+    paths: Paths = Paths()
+
+
+def load_config(path: Path, shown: str | None = None) -> StackConfig:
+    """StackConfig from a file.
+
+    Raises InputError with every problem found at once.
+    """
+    name = shown or str(path)
+    document = load_mapping(path, name)
+    problems: list[Problem] = []
+    config: StackConfig | None = None
+    try:
+        config = StackConfig.model_validate(document)
+    except ValidationError as error:
+        problems = problems_of(error, StackConfig)
+    problems += conflicts(document)
+    if config is None or problems:
+        raise InputError(name, problems)
+    return config
+
+
+def problem_at(config: StackConfig, model: Model, key: str, what: str) -> Problem:
+    """A Problem whose key path names the model by its place in the file."""
+    return Problem(f"models[{config.models.index(model)}].{key}", what)

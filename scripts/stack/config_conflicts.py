@@ -1,0 +1,69 @@
+"""What two keys of one stack.yaml cannot say together.
+
+Read from the plain document, not from StackConfig: a file with a misspelt key should still hear of its
+conflicts in the same message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stack.errors import Problem
+
+_PORTS = {
+    ("gateway", "https_port"): 8443,
+    ("observability", "prometheus_port"): 9090,
+    ("observability", "alertmanager_port"): 9093,
+}
+
+
+def conflicts(document: Mapping[str, Any]) -> list[Problem]:
+    """Names and ports given twice, and keys that the device rules out."""
+    return [*_names_twice(document), *_ports_twice(document), *_device(document)]
+
+
+def _section(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = document.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _items(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _models(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [model if isinstance(model, Mapping) else {} for model in _items(document.get("models"))]
+
+
+def _names_twice(document: Mapping[str, Any]) -> Iterator[Problem]:
+    names = [model.get("served_model_name") for model in _models(document)]
+    keys = _items(_section(document, "gateway").get("api_keys"))
+    for where, values in (("models[{}].served_model_name", names), ("gateway.api_keys[{}]", keys)):
+        for index, value in enumerate(values):
+            if isinstance(value, str) and value in values[:index]:
+                yield Problem(where.format(index), f"{value!r} is given twice")
+
+
+def _ports_twice(document: Mapping[str, Any]) -> Iterator[Problem]:
+    taken: dict[object, str] = {}
+    for (section, key), default in _PORTS.items():
+        port = _section(document, section).get(key, default)
+        if isinstance(port, int) and port in taken:
+            yield Problem(f"{section}.{key}", f"port {port} is also {taken[port]}")
+        taken.setdefault(port if isinstance(port, int) else None, f"{section}.{key}")
+
+
+def _device(document: Mapping[str, Any]) -> Iterator[Problem]:
+    device = document.get("device", "cuda")
+    if device == "cuda" and _section(document, "images").get("source") == "auto":
+        yield Problem(
+            "images.source",
+            "'auto' is for device cpu only: on a GPU host a registry that does not answer is an error, never a"
+            " silent local build; use registry",
+        )
+    if device == "cpu":
+        for index, model in enumerate(_models(document)):
+            size = model.get("tensor_parallel_size", 1)
+            if isinstance(size, int) and size > 1:
+                yield Problem(f"models[{index}].tensor_parallel_size", f"{size} on device cpu; use 1")

@@ -1,0 +1,78 @@
+"""The Docker engine of this host: connect, Compose, and the containers of one stack."""
+
+from __future__ import annotations
+
+import subprocess
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+import docker
+from docker.errors import DockerException
+from docker.models.containers import Container
+
+from stack.errors import StackError
+
+PROJECT_LABEL, SERVICE_LABEL = "com.docker.compose.project", "com.docker.compose.service"
+TIMEOUT_SECONDS = 60
+
+
+def connect() -> docker.DockerClient:
+    """A client of the engine that DOCKER_HOST or the default socket names. Raises StackError: no answer."""
+    try:
+        client = docker.from_env(timeout=TIMEOUT_SECONDS)
+        client.ping()
+    except DockerException as error:
+        cause = str(error)
+        if "Permission denied" in cause or "PermissionError" in cause:
+            hint = "this user may not use it: run as root, or `sudo usermod -aG docker $USER` and log in again"
+        else:
+            hint = "is it running? `systemctl start docker`, or `scripts/setup.sh docker` to install and start it"
+        raise StackError(f"Docker does not answer: {hint}") from None
+    return client
+
+
+def compose(build_dir: Path, *arguments: str, capture: bool = True) -> str:
+    """Run the pinned Compose on a rendered stack; its output.
+
+    Raises StackError with Compose's own last lines.
+    """
+    command = [str(Path(sysconfig.get_path("scripts")) / "docker-compose"), *arguments]
+    done = subprocess.run(
+        command, cwd=build_dir, text=True, check=False,
+        stdout=subprocess.PIPE if capture else None,
+        stderr=subprocess.PIPE if capture else None,
+    )  # fmt: skip
+    if done.returncode:
+        tail = "\n".join(f"  {line}" for line in (done.stderr or "").strip().splitlines()[-8:])
+        raise StackError(f"`docker-compose {' '.join(arguments)}` in {build_dir} failed ({done.returncode})\n{tail}")
+    return done.stdout or ""
+
+
+def containers(client: docker.DockerClient, project: str) -> dict[str, Container]:
+    """service -> container of a stack, stopped ones included."""
+    found = client.containers.list(all=True, filters={"label": f"{PROJECT_LABEL}={project}"})
+    return {container.labels[SERVICE_LABEL]: container for container in found}
+
+
+def started(running: Mapping[str, Container]) -> dict[str, tuple[str, str]]:
+    """service -> (container id, start time): differs where anything was recreated or restarted."""
+    return {
+        service: (container.id or "", container.attrs["State"]["StartedAt"])
+        for service, container in running.items()
+    }
+
+
+def condition(container: Container) -> str:
+    """What Docker says of a container: its health where it has a check, else its status."""
+    state = container.attrs["State"]
+    if state["Status"] == "running" and "Health" in state:
+        return str(state["Health"]["Status"])
+    return str(state["Status"])
+
+
+def address(container: Container, network: str) -> str | None:
+    """IP address of a container in one of its stack's networks (short name), or None."""
+    project = container.labels[PROJECT_LABEL]
+    networks = container.attrs["NetworkSettings"]["Networks"]
+    return networks.get(f"{project}_{network}", {}).get("IPAddress") or None

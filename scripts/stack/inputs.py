@@ -1,0 +1,154 @@
+"""Everything a plan is made from, gathered once: the stack file, the host, the images, the models' facts."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from stack import images
+from stack.config import StackConfig, load_config, problem_at
+from stack.credentials import key_hashes
+from stack.errors import InputError, Problem, StackError
+from stack.hardware import Gpu, Host, find_gpus, load_hosts, save_hosts
+from stack.model import ModelFacts, ModelFilesError, read_facts
+from stack.plan import Plan, absolute, make_plan, model_dir, state_dir
+from stack.render import render
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One stack file and what it is planned with. shown: its name in messages."""
+
+    shown: str
+    config: StackConfig
+    hosts: tuple[Host, ...]
+    source: str
+    images: dict[str, str]
+    facts: dict[str, ModelFacts]
+
+    @property
+    def state(self) -> Path:
+        """The stack's own folder on this host: secrets, certificate, caches, live tree."""
+        return state_dir(self.config, ROOT)
+
+    @property
+    def live(self) -> Path:
+        """The tree that the running containers mount: what was applied last."""
+        return self.state / "live"
+
+    @property
+    def build(self) -> Path:
+        """Parent of the rendered trees."""
+        return absolute(ROOT, self.config.paths.build)
+
+    def plans(self) -> list[Plan]:
+        """One plan for each host."""
+        return [
+            make_plan(
+                self.config, host, self.images, ROOT, self.facts,
+                images_built=self.source == "build", shown=self.shown,
+            )
+            for host in self.hosts
+        ]  # fmt: skip
+
+    def render(self, plan: Plan) -> dict[str, bytes]:
+        """The files of build/<host>/, with the API keys that exist so far."""
+        return render(plan, key_hashes(self.state, self.config.gateway.api_keys), ROOT)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that every command about a stack takes."""
+    parser.add_argument("stack", type=Path, metavar="STACK", help="the stack file, such as stack.yaml")
+    parser.add_argument("--hosts", type=Path, metavar="FILE", help="hosts file (default: this box and its idle GPUs)")
+    parser.add_argument("--host", metavar="NAME", help="only this host of the hosts file")
+
+
+def gather(arguments: argparse.Namespace) -> Inputs:
+    """Read and check all inputs. Raises InputError with every problem; changes nothing."""
+    shown = str(arguments.stack)
+    config = load_config(arguments.stack, shown)
+    facts = _facts(config, shown)
+    hosts = _hosts(config, arguments)
+    source = _source(config)
+    references = images.references(ROOT, images.load_pins(ROOT), source, config.device, config.images.mirror)
+    return Inputs(shown, config, hosts, source, references, facts)
+
+
+def remember(inputs: Inputs, plan: Plan) -> None:
+    """Keep what was found on this box, so that the next run plans the same: its GPUs, where images come from."""
+    inputs.state.mkdir(parents=True, exist_ok=True)
+    if inputs.config.device == "cuda":
+        used = {uuid for engine in plan.engines for uuid in engine.gpus}
+        host = inputs.hosts[0]
+        taken = host.model_copy(update={"gpus": tuple(gpu for gpu in host.gpus if gpu.uuid in used)})
+        save_hosts(_hosts_file(inputs.config), (taken,))
+    _source_file(inputs.config).write_text(yaml.safe_dump({"source": inputs.source}))
+
+
+def _hosts_file(config: StackConfig) -> Path:
+    return state_dir(config, ROOT) / "hosts.yaml"
+
+
+def _source_file(config: StackConfig) -> Path:
+    return state_dir(config, ROOT) / "images.yaml"
+
+
+def _source(config: StackConfig) -> images.Source:
+    asked = config.images.source
+    known = _source_file(config)
+    if asked == "auto" and known.is_file():
+        # decided on the first `make up`: asking the registry each time could change a running stack's images
+        return "build" if (yaml.safe_load(known.read_text()) or {}).get("source") == "build" else "registry"
+    return images.choose_source(asked, config.device, config.images.mirror)
+
+
+def _facts(config: StackConfig, shown: str) -> dict[str, ModelFacts]:
+    facts: dict[str, ModelFacts] = {}
+    problems: list[Problem] = []
+    for model in config.models:
+        folder = model_dir(config, model, ROOT)
+        if model.source.path is None and not folder.is_dir():
+            continue  # made or fetched by `make up`, which looks again
+        try:
+            facts[model.served_model_name] = read_facts(folder)
+        except ModelFilesError as error:
+            key = "source.path" if model.source.path is not None else "source"
+            problems.append(problem_at(config, model, key, str(error)))
+    if problems:
+        raise InputError(shown, problems)
+    return facts
+
+
+def _hosts(config: StackConfig, arguments: argparse.Namespace) -> tuple[Host, ...]:
+    if arguments.hosts is not None:
+        hosts = load_hosts(arguments.hosts)
+        if arguments.host is None:
+            return hosts
+        chosen = tuple(host for host in hosts if host.name == arguments.host)
+        if not chosen:
+            names = ", ".join(host.name for host in hosts)
+            raise InputError(str(arguments.hosts), f"no host {arguments.host!r}; there are: {names}")
+        return chosen
+    if config.device == "cpu":
+        return (Host(),)
+    return (Host(gpus=_gpus_here(config)),)
+
+
+def _gpus_here(config: StackConfig) -> tuple[Gpu, ...]:
+    idle, busy = find_gpus()
+    known = _hosts_file(config)
+    # the stack's own engines make its GPUs busy: what it took stays its own, and comes first
+    taken = load_hosts(known)[0].gpus if known.is_file() else ()
+    here = {gpu.uuid for gpu in (*idle, *busy)}
+    gone = [gpu.uuid for gpu in taken if gpu.uuid not in here]
+    if gone:
+        raise StackError(
+            f"{known}: GPU {', '.join(gone)} is not in this box any more (see `nvidia-smi -L`);"
+            " delete the file to choose from the GPUs that are here"
+        )
+    return (*taken, *(gpu for gpu in idle if gpu not in taken))

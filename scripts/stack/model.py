@@ -1,0 +1,67 @@
+"""What a model's own config.json says, as far as the plan needs it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MAX_BYTES = 4 * 1024 * 1024
+
+
+class ModelFilesError(Exception):
+    """The model's files cannot be used; the message names the file and the key."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Numbers of one model. None where the file does not say."""
+
+    attention_heads: int | None
+    architecture: str | None
+
+
+def read_facts(folder: Path) -> ModelFacts:
+    """Facts from ``folder/config.json``.
+
+    Raises ModelFilesError: no such folder, no config.json, too large, not JSON, or absurd numbers.
+    """
+    if not folder.is_dir():
+        raise ModelFilesError(f"{folder} is not a folder on this host")
+    path = folder / "config.json"
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ModelFilesError(f"{path}: {error.strerror}; a model folder holds config.json, tokenizer and weights") from None
+    if len(raw) > MAX_BYTES:
+        raise ModelFilesError(f"{path}: larger than {MAX_BYTES // 1024**2} MiB, not a model's config.json")
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ModelFilesError(f"{path}: not JSON ({error})") from None
+    if not isinstance(document, dict):
+        raise ModelFilesError(f"{path}: a JSON object is needed")
+    return _facts(document, path)
+
+
+def _facts(document: dict[str, Any], path: Path) -> ModelFacts:
+    # models that also see or hear keep the language model's numbers one level down
+    inner = document.get("text_config")
+    text = inner if isinstance(inner, dict) else document
+    architectures = document.get("architectures")
+    named = isinstance(architectures, list) and architectures and isinstance(architectures[0], str)
+    return ModelFacts(
+        attention_heads=_count(text, "num_attention_heads", path),
+        architecture=architectures[0] if named and isinstance(architectures, list) else None,
+    )
+
+
+def _count(document: dict[str, Any], key: str, path: Path) -> int | None:
+    value = document.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
+        raise ModelFilesError(f"{path}: {key} is {value!r}, a positive whole number is needed")
+    return value

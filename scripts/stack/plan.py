@@ -1,0 +1,271 @@
+"""StackConfig + host -> Plan. Pure: the same input gives the same plan, and nothing is touched.
+
+A Plan is everything one host runs: which replica on which GPUs, every flag, port, image and scrape target.
+Templates only loop over it and print.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from stack import vllm_args
+from stack.config import Model, StackConfig, problem_at
+from stack.errors import InputError, Problem
+from stack.hardware import Gpu, Host
+from stack.model import ModelFacts
+
+# Docker kills after the stop grace: vLLM's own shutdown needs to be over before.
+STOP_GRACE_MARGIN_SECONDS = 15
+# NCCL's and vLLM's shared-memory rings for a few GPUs; a ceiling, not an allocation.
+SHM_MIB, SHM_MIB_PER_GPU = 1024, 2048
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One vLLM process group in one container. Times in seconds, memory in MiB, paths on the host."""
+
+    name: str
+    served_model_name: str
+    replica: int
+    image: str
+    entrypoint: tuple[str, ...]
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    gpus: tuple[str, ...]
+    model_dir: str
+    cache_dir: str
+    shm_mib: int
+    startup_timeout: int
+    stop_grace: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The replicas of one model: one HAProxy backend."""
+
+    name: str
+    served_model_name: str
+    engines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """One port that a container publishes on the host."""
+
+    service: str
+    address: str
+    port: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """One scrape target of Prometheus."""
+
+    job: str
+    address: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything one host runs."""
+
+    project: str
+    host: str
+    device: str
+    images: Mapping[str, str]
+    nginx_loads_modules: bool
+    engines: tuple[Engine, ...]
+    pools: tuple[Pool, ...]
+    published: tuple[Published, ...]
+    targets: tuple[Target, ...]
+    gateway: Mapping[str, Any]
+    retention: str
+    state_dir: str
+    gpus_unused: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as `plan.json` holds it."""
+        return asdict(self)
+
+
+def make_plan(
+    config: StackConfig,
+    host: Host,
+    images: Mapping[str, str],
+    root: Path,
+    facts: Mapping[str, ModelFacts] | None = None,
+    *,
+    images_built: bool = False,
+    shown: str = "stack.yaml",
+) -> Plan:
+    """The plan of one host.
+
+    images: role -> image reference. root: folder that relative paths start at. facts: served_model_name ->
+    what the model's files say, as far as they are here. Raises InputError with every problem.
+    """
+    problems = list(_check_models(config, facts or {}))
+    needed = sum(model.replicas * model.tensor_parallel_size for model in config.models)
+    if config.device == "cuda" and needed > len(host.gpus):
+        problems.append(_too_few_gpus(config, host, needed))
+    if problems:
+        raise InputError(shown, problems)
+
+    state = state_dir(config, root)
+    free = list(host.gpus)
+    engines: list[Engine] = []
+    pools: list[Pool] = []
+    for model, pool in zip(config.models, _pool_names(config), strict=True):
+        names = []
+        for replica in range(model.replicas):
+            taken = [free.pop(0) for _ in range(model.tensor_parallel_size)] if config.device == "cuda" else []
+            engines.append(_engine(config, model, pool, replica, taken, images["vllm"], state, root))
+            names.append(engines[-1].name)
+        pools.append(Pool(pool, model.served_model_name, tuple(names)))
+
+    return Plan(
+        project=config.name,
+        host=host.name,
+        device=config.device,
+        images=dict(sorted(images.items())),
+        nginx_loads_modules=not images_built,
+        engines=tuple(engines),
+        pools=tuple(pools),
+        published=_published(config),
+        targets=_targets(engines, host),
+        gateway=_gateway(config),
+        retention=config.observability.retention,
+        state_dir=str(state),
+        gpus_unused=tuple(gpu.uuid for gpu in free) if config.device == "cuda" else (),
+    )
+
+
+def absolute(root: Path, path: str) -> Path:
+    """A path of stack.yaml on the host: relative ones start at root."""
+    return Path(PurePosixPath(root) / path)
+
+
+def state_dir(config: StackConfig, root: Path) -> Path:
+    """What one stack keeps on its host: secrets, certificate, caches, and the tree it runs from (`live`)."""
+    return absolute(root, config.paths.state) / "stacks" / config.name
+
+
+def model_dir(config: StackConfig, model: Model, root: Path) -> Path:
+    """Where a model's files are (path), or are put before the engines start (toy, hub)."""
+    source = model.source
+    models = absolute(root, config.paths.state) / "models"
+    if source.path is not None:
+        return absolute(root, source.path)
+    if source.hub is not None:
+        return models / source.hub.replace("/", "--") / (source.revision or "unpinned")
+    return models / "toy-llama"
+
+
+def _check_models(config: StackConfig, facts: Mapping[str, ModelFacts]) -> list[Problem]:
+    problems = []
+    for model in config.models:
+        known = facts.get(model.served_model_name)
+        size = model.tensor_parallel_size
+        if known is None:
+            continue
+        heads = known.attention_heads
+        if heads is not None and heads % size:
+            fits = [str(n) for n in range(1, heads + 1) if heads % n == 0 and n <= 64]
+            what = f"{size} does not divide the model's {heads} attention heads; possible: {', '.join(fits)}"
+            problems.append(problem_at(config, model, "tensor_parallel_size", what))
+    return problems
+
+
+def _too_few_gpus(config: StackConfig, host: Host, needed: int) -> Problem:
+    asked = " + ".join(
+        f"{model.served_model_name}: {model.replicas} x {model.tensor_parallel_size}" for model in config.models
+    )
+    have = len(host.gpus)
+    return Problem(
+        "models",
+        f"{needed} GPUs are needed ({asked}: replicas x tensor_parallel_size), host {host.name!r} has {have} to give;"
+        " lower replicas or tensor_parallel_size, or use device: cpu",
+    )
+
+
+def _pool_names(config: StackConfig) -> list[str]:
+    names: list[str] = []
+    for model in config.models:
+        slug = re.sub(r"[^a-z0-9]+", "-", model.served_model_name.lower()).strip("-")[:40].strip("-")
+        # two names may differ only in characters that DNS does not know
+        names.append(slug if slug not in names else f"{slug}-{len(names)}")
+    return names
+
+
+def _engine(
+    config: StackConfig,
+    model: Model,
+    pool: str,
+    replica: int,
+    gpus: list[Gpu],
+    image: str,
+    state: Path,
+    root: Path,
+) -> Engine:
+    name = f"engine-{pool}-{replica}"
+    return Engine(
+        name=name,
+        served_model_name=model.served_model_name,
+        replica=replica,
+        image=image,
+        entrypoint=vllm_args.ENTRYPOINT,
+        argv=vllm_args.argv(config, model),
+        environment=vllm_args.environment(config, model),
+        gpus=tuple(gpu.uuid for gpu in gpus),
+        model_dir=str(model_dir(config, model, root)),
+        cache_dir=str(state / "cache" / name),
+        shm_mib=SHM_MIB + (SHM_MIB_PER_GPU * len(gpus) if len(gpus) > 1 else 0),
+        startup_timeout=model.startup_timeout,
+        stop_grace=model.shutdown_timeout + STOP_GRACE_MARGIN_SECONDS,
+    )
+
+
+def _published(config: StackConfig) -> tuple[Published, ...]:
+    gateway, watch = config.gateway, config.observability
+    return (
+        Published("nginx", gateway.listen, gateway.https_port, "gateway.https_port"),
+        Published("prometheus", "127.0.0.1", watch.prometheus_port, "observability.prometheus_port"),
+        Published("alertmanager", "127.0.0.1", watch.alertmanager_port, "observability.alertmanager_port"),
+    )
+
+
+def _targets(engines: list[Engine], host: Host) -> tuple[Target, ...]:
+    vllm = [
+        Target(
+            "vllm",
+            f"{engine.name}:{vllm_args.PORT}",
+            {"host": host.name, "model": engine.served_model_name, "replica": str(engine.replica)},
+        )
+        for engine in engines
+    ]
+    here = {"host": host.name}
+    parts = {
+        "alertmanager": "alertmanager:9093",
+        "haproxy": "haproxy:8405",
+        "nginx": "nginx:8406",
+        "node": "node-exporter:9100",
+        "prometheus": "localhost:9090",
+    }
+    return (*vllm, *(Target(job, address, here) for job, address in parts.items()))
+
+
+def _gateway(config: StackConfig) -> dict[str, Any]:
+    gateway = config.gateway
+    return {
+        "server_name": gateway.server_name,
+        "https_port": gateway.https_port,
+        "api_keys": gateway.api_keys,
+        "max_body_size_mib": gateway.max_body_size_mib,
+        "request_timeout": gateway.request_timeout,
+        "tls": gateway.tls.model_dump() if gateway.tls else None,
+    }

@@ -1,0 +1,81 @@
+"""What must hold on this host before anything is changed. Every problem at once."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+
+import docker
+from docker.models.containers import Container
+
+from stack.docker_host import containers
+from stack.errors import InputError, Problem
+from stack.hardware import find_gpus
+from stack.inputs import Inputs
+from stack.plan import Plan, Published
+
+# Logs, metrics and caches of a few hours; images and models are checked where they are made.
+FREE_DISK_GIB = 2
+
+
+def check(inputs: Inputs, plan: Plan, client: docker.DockerClient) -> None:
+    """Ports free, disk space, GPUs usable by containers. Raises InputError."""
+    running = containers(client, plan.project)
+    problems = [*_ports(plan, running), *_disk(inputs), *_gpus(plan, client)]
+    if problems:
+        raise InputError(inputs.shown, problems)
+
+
+def _ports(plan: Plan, running: Mapping[str, Container]) -> Iterator[Problem]:
+    ours = {
+        int(binding["HostPort"])
+        for container in running.values()
+        for bindings in (container.attrs["HostConfig"].get("PortBindings") or {}).values()
+        for binding in bindings or ()
+        if binding["HostPort"] and container.status == "running"
+    }
+    for wanted in plan.published:
+        if wanted.port not in ours and (cause := _cannot_bind(wanted)):
+            yield Problem(
+                wanted.key,
+                f"port {wanted.port} on {wanted.address} cannot be used: {cause}; `ss -ltnp 'sport = {wanted.port}'`"
+                " shows who has it, or set another port",
+            )
+
+
+def _cannot_bind(wanted: Published) -> str | None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((wanted.address, wanted.port))
+        except PermissionError:
+            return None  # below 1024 and not root: Docker's daemon binds it
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+    return None
+
+
+def _disk(inputs: Inputs) -> Iterator[Problem]:
+    folder = inputs.state
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 2**30
+    if free < FREE_DISK_GIB:
+        yield Problem("paths.state", f"{folder} has {free:.1f} GiB free, {FREE_DISK_GIB} GiB are needed")
+
+
+def _gpus(plan: Plan, client: docker.DockerClient) -> Iterator[Problem]:
+    wanted = {uuid for engine in plan.engines for uuid in engine.gpus}
+    if not wanted:
+        return
+    idle, busy = find_gpus()
+    missing = sorted(wanted - {gpu.uuid for gpu in (*idle, *busy)})
+    if missing:
+        yield Problem("models", f"GPU {', '.join(missing)} is not in this box (see `nvidia-smi -L`)")
+    if "nvidia" not in client.info().get("Runtimes", {}):
+        yield Problem(
+            "device",
+            "Docker has no NVIDIA runtime: install the NVIDIA Container Toolkit, run"
+            " `nvidia-ctk runtime configure --runtime=docker` and restart Docker",
+        )

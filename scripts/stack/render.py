@@ -1,0 +1,152 @@
+"""Plan -> the files of build/<host>/. Deterministic: no clock, no randomness, sorted keys.
+
+The tree is the static folders overlaid with the rendered templates at the same relative path; a path in both
+is an error. `manifest.json` lists path, sha256, mode and what has to happen in the stack when a file changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+
+from stack import vllm_args
+from stack.errors import StackError
+from stack.plan import Plan
+
+MANIFEST = "manifest.json"
+MODE = "0644"  # containers of several users read them; secrets are never in this tree
+
+STATIC = ("compose/edge.yaml", "compose/observability.yaml", "nginx", "prometheus")
+EACH_JOB = "prometheus/targets/each_job.json.j2"
+
+# First match wins: (path prefix, unit, what a change needs).
+UNITS = (
+    ("nginx/", "nginx", "reload"),
+    ("haproxy/", "haproxy", "reload"),
+    ("prometheus/alertmanager.yml", "alertmanager", "reload"),
+    ("prometheus/targets/", "prometheus", "none"),  # Prometheus watches its target files
+    ("prometheus/", "prometheus", "reload"),
+    ("plan.json", "stack", "none"),
+    ("", "compose", "recreate"),  # Compose itself tells which containers differ
+)
+
+
+def render(plan: Plan, key_hashes: Mapping[str, str], root: Path) -> dict[str, bytes]:
+    """Relative path -> content, manifest included.
+
+    key_hashes: SHA-256 of an API key -> client name; the keys themselves never come near this tree.
+    root: the project's folder (static folders and templates).
+    """
+    files = dict(_static(root))
+    for path, content in _templates(plan, key_hashes, root):
+        if path in files:
+            raise StackError(f"{path} is both a static file and a template: keep one of them")
+        files[path] = content
+    files["plan.json"] = _json(plan.as_dict()).encode()
+    files[MANIFEST] = manifest(files)
+    return dict(sorted(files.items()))
+
+
+def manifest(files: Mapping[str, bytes]) -> bytes:
+    """manifest.json for a tree: one entry for each file but itself."""
+    entries = []
+    for path, content in sorted(files.items()):
+        unit, action = unit_of(path)
+        entries.append(
+            {
+                "path": path,
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "mode": MODE,
+                "unit": unit,
+                "on_change": action,
+            }
+        )
+    return _json({"files": entries}).encode()
+
+
+def unit_of(path: str) -> tuple[str, str]:
+    """(unit, what a change of this file needs): reload, recreate or none."""
+    return next((unit, action) for prefix, unit, action in UNITS if path.startswith(prefix))
+
+
+def _static(root: Path) -> Iterator[tuple[str, bytes]]:
+    for name in STATIC:
+        start = root / name
+        for path in [start] if start.is_file() else sorted(start.rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                yield path.relative_to(root).as_posix(), path.read_bytes()
+
+
+def _templates(plan: Plan, key_hashes: Mapping[str, str], root: Path) -> Iterator[tuple[str, bytes]]:
+    environment = _environment(root / "templates")
+    context = _context(plan, key_hashes)
+    for name in environment.list_templates(extensions=["j2"]):
+        if name == EACH_JOB:
+            for job, targets in _targets(plan).items():
+                text = _print(environment, name, {"targets": targets})
+                yield f"prometheus/targets/{job}.json", text
+        else:
+            yield name.removesuffix(".j2"), _print(environment, name, context)
+
+
+def _print(environment: Environment, name: str, context: Mapping[str, Any]) -> bytes:
+    try:
+        return environment.get_template(name).render(context).encode()
+    except TemplateError as error:
+        raise StackError(f"templates/{name}: {error}") from error
+
+
+def _context(plan: Plan, key_hashes: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "plan": plan,
+        "engine_port": vllm_args.PORT,
+        "jobs": list(_targets(plan)),
+        "key_hashes": dict(sorted(key_hashes.items())),
+        "pool_of_model": {pool.served_model_name: pool.name for pool in plan.pools},
+        # the shape of OpenAI's GET /v1/models; created has no meaning here and must not be a clock
+        "model_list": {
+            "object": "list",
+            "data": [
+                {"id": pool.served_model_name, "object": "model", "created": 0, "owned_by": "vllm-onprem"}
+                for pool in plan.pools
+            ],
+        },
+    }
+
+
+def _targets(plan: Plan) -> dict[str, Sequence[Mapping[str, Any]]]:
+    jobs: dict[str, list[Mapping[str, Any]]] = {}
+    for target in sorted(plan.targets, key=lambda target: (target.job, target.address)):
+        jobs.setdefault(target.job, []).append({"targets": [target.address], "labels": dict(target.labels)})
+    return dict(sorted(jobs.items()))
+
+
+@cache
+def _environment(folder: Path) -> Environment:
+    # cached: compiling the templates costs more than printing them for a host
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701 - configuration files, not HTML
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["json"] = json.dumps
+    environment.filters["compose_json"] = _compose_json
+    return environment
+
+
+def _compose_json(value: object) -> str:
+    # Compose would replace $NAME in any value
+    return json.dumps(value).replace("$", "$$")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"

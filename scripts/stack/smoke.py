@@ -1,0 +1,178 @@
+"""Does the applied stack serve? Every part, every replica, the gateway as a client sees it, and the metrics.
+
+A green /health or /v1/models never counts: only completions do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import docker
+import requests
+
+from stack.docker_host import address, condition, containers
+from stack.gateway_client import GatewayClient, Refused
+
+DEADLINE_SECONDS = 60.0
+SCRAPE_WAIT_SECONDS = 45.0  # a new target is first scraped within one interval of 15 s
+PROMPT = "Say something short."
+
+
+class SkippedError(Exception):
+    """The check does not apply to this stack; the message says why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that is tried. `look` is what a person does next when it fails."""
+
+    name: str
+    look: str
+    attempt: Callable[[], str] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a check; seconds of wall time."""
+
+    name: str
+    status: str  # passed, failed or skipped
+    seconds: float
+    detail: str
+    look: str
+
+    @property
+    def failed(self) -> bool:
+        return self.status == "failed"
+
+
+def run_checks(checks: Iterator[Check], tell: Callable[[Result], None]) -> list[Result]:
+    """Run each check once, telling of each as it ends."""
+    results = []
+    for check in checks:
+        began = time.monotonic()
+        try:
+            status, detail = "passed", check.attempt()
+        except SkippedError as reason:
+            status, detail = "skipped", str(reason)
+        except (requests.RequestException, Refused, LookupError, ValueError, docker.errors.DockerException) as error:
+            status, detail = "failed", f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        result = Result(check.name, status, time.monotonic() - began, detail, check.look if status == "failed" else "")
+        results.append(result)
+        tell(result)
+    return results
+
+
+def host_checks(plan: Mapping[str, Any], client: docker.DockerClient) -> Iterator[Check]:
+    """Parts, replicas asked directly, the balancer's view, Prometheus. For the host that runs the stack."""
+    for service in services(plan):
+        yield Check(f"part {service}", f"`make logs SERVICE={service}`", lambda s=service: _part(plan, client, s))
+    for engine in plan["engines"]:
+        yield Check(
+            f"replica {engine['name']}",
+            f"`make logs SERVICE={engine['name']}`: is it loading, out of memory, or hung?",
+            lambda e=engine: _replica(plan, client, e),
+        )
+    yield Check("balancer", "`make logs SERVICE=haproxy` names the check that failed",
+                lambda: _until(lambda: _balancer(plan, client)))  # fmt: skip
+    port = _port(plan, "prometheus")
+    yield Check("metrics", f"http://127.0.0.1:{port}/targets shows each target's last error",
+                lambda: _until(lambda: _targets(plan, port)))  # fmt: skip
+    yield Check("alert rules", f"http://127.0.0.1:{port}/rules; `make logs SERVICE=prometheus`", lambda: _rules(port))
+
+
+def gateway_checks(gateway: GatewayClient, models: list[str]) -> Iterator[Check]:
+    """What a client sees: answers for each model, and no answer without a key."""
+    look = "`make logs SERVICE=nginx` (status, upstream_status), then SERVICE=haproxy (termination state)"
+    for model in models:
+        yield Check(f"completion {model}", look, lambda m=model: gateway.completion(m, PROMPT))
+        yield Check(f"chat {model}", look, lambda m=model: _chat(gateway, m))
+        yield Check(f"stream {model}", look, lambda m=model: gateway.stream(m, PROMPT))
+    keys = "nginx/keys.json of the live tree (`make status` names it) holds the SHA-256 of every key that may pass"
+    yield Check("bad key refused", keys, lambda: gateway.refuses("sk-not-a-key-of-this-gateway", models[0]))
+    yield Check("no key refused", keys, lambda: gateway.refuses(None, models[0]))
+
+
+def services(plan: Mapping[str, Any]) -> list[str]:
+    """Every service of a plan, as Compose names it."""
+    parts = ["nginx", "haproxy", "prometheus", "alertmanager", "node-exporter"]
+    return [*parts, *(engine["name"] for engine in plan["engines"])]
+
+
+def _port(plan: Mapping[str, Any], service: str) -> int:
+    return int(next(entry["port"] for entry in plan["published"] if entry["service"] == service))
+
+
+def _part(plan: Mapping[str, Any], client: docker.DockerClient, service: str) -> str:
+    part = containers(client, plan["project"]).get(service)
+    if part is None:
+        raise LookupError("there is no such container: `make up`")
+    now = condition(part)
+    restarts = part.attrs["RestartCount"]
+    if now not in ("running", "healthy"):
+        raise LookupError(f"{now}, restarted {restarts} times")
+    return now + (f", restarted {restarts} times" if restarts else "")
+
+
+def _replica(plan: Mapping[str, Any], client: docker.DockerClient, engine: Mapping[str, Any]) -> str:
+    part = containers(client, plan["project"]).get(engine["name"])
+    where = address(part, "engines") if part else None
+    if where is None:
+        raise LookupError("the container has no address: it is not running")
+    direct = GatewayClient(f"http://{where}:8000", key=None, timeout=DEADLINE_SECONDS)
+    return direct.completion(engine["served_model_name"], PROMPT)
+
+
+def _balancer(plan: Mapping[str, Any], client: docker.DockerClient) -> str:
+    part = containers(client, plan["project"])["haproxy"]
+    text = requests.get(f"http://{address(part, 'inner')}:8405/metrics", timeout=10).text
+    up = [line for line in text.splitlines() if line.startswith("haproxy_server_status{") and 'state="UP"' in line]
+    down = [engine["name"] for engine in plan["engines"]
+            if not any(f'server="{engine["name"]}"' in line and line.endswith(" 1") for line in up)]  # fmt: skip
+    if down:
+        raise LookupError(f"not in their pools: {', '.join(down)}")
+    return f"{len(plan['engines'])} replicas in {len(plan['pools'])} pool(s)"
+
+
+def _targets(plan: Mapping[str, Any], port: int) -> str:
+    answer = requests.get(f"http://127.0.0.1:{port}/api/v1/targets?state=active", timeout=10).json()
+    health = {(item["labels"]["job"], item["labels"]["instance"]): item for item in answer["data"]["activeTargets"]}
+    wanted = [(target["job"], target["address"]) for target in plan["targets"]]
+    bad = [f"{job} {where}: {health[job, where]['lastError'] or health[job, where]['health']}"
+           if (job, where) in health else f"{job} {where}: not known to Prometheus"
+           for job, where in wanted if health.get((job, where), {}).get("health") != "up"]  # fmt: skip
+    if bad:
+        raise LookupError("; ".join(bad))
+    return f"{len(wanted)} targets up"
+
+
+def _rules(port: int) -> str:
+    groups = requests.get(f"http://127.0.0.1:{port}/api/v1/rules", timeout=10).json()["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    bad = [rule["name"] for rule in rules if rule["health"] == "err"]
+    if bad or not rules:
+        raise LookupError(f"rules with errors: {', '.join(bad)}" if bad else "no alerting rule is loaded")
+    return f"{len(rules)} rule(s) loaded"
+
+
+def _until(attempt: Callable[[], str]) -> str:
+    deadline = time.monotonic() + SCRAPE_WAIT_SECONDS
+    while True:
+        try:
+            return attempt()
+        except (LookupError, requests.RequestException):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(1)
+
+
+def _chat(gateway: GatewayClient, model: str) -> str:
+    try:
+        return gateway.chat(model, PROMPT)
+    except Refused as refused:
+        if refused.status == 400 and "chat template" in str(refused).lower():
+            raise SkippedError("the model has no chat template") from None
+        raise

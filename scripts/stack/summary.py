@@ -1,0 +1,56 @@
+"""What a plan or a running stack is, for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stack.console import table
+from stack.credentials import CERTIFICATE, key_file
+from stack.lifecycle import gateway_url
+
+
+def how_to_use(plan: Mapping[str, Any]) -> str:
+    """The last lines of `make up`: address, key, a request to paste, and what to do next."""
+    state = Path(plan["state_dir"])
+    key = key_file(state, plan["gateway"]["api_keys"][0])
+    model = plan["pools"][0]["served_model_name"]
+    ports = {entry["service"]: entry["port"] for entry in plan["published"]}
+    trust = "" if plan["gateway"]["tls"] else f"--cacert {state / CERTIFICATE} "
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}], "max_tokens": 16}}'
+    lines = [
+        f"The stack {plan['project']!r} is up and answered real completions.",
+        f"  URL         {gateway_url(plan)}/v1   (models: {', '.join(pool['served_model_name'] for pool in plan['pools'])})",
+        f"  API key     {key}",
+        f"  Prometheus  http://127.0.0.1:{ports['prometheus']}   Alertmanager  http://127.0.0.1:{ports['alertmanager']}",
+        "  Try it:",
+        f"curl {trust}-H \"Authorization: Bearer $(cat {key})\" -H 'Content-Type: application/json' "
+        f"-d '{body}' {gateway_url(plan)}/v1/chat/completions",
+    ]
+    if any(engine["model_dir"].endswith("/toy-llama") for engine in plan["engines"]):
+        lines.append("  The toy model's answers are noise (random weights). To serve a real model:")
+        lines.append("  cp stack.example.yaml stack.yaml, set its source, then: make up STACK=stack.yaml")
+    return "\n".join(lines)
+
+
+def plan_table(plan: Mapping[str, Any]) -> str:
+    """A plan as tables: replicas with their GPUs and flags, published ports, images."""
+    engines = [
+        [engine["name"], engine["served_model_name"], ", ".join(engine["gpus"]) or "CPU", engine["model_dir"]]
+        for engine in plan["engines"]
+    ]
+    ports = [[entry["service"], f"{entry['address']}:{entry['port']}"] for entry in plan["published"]]
+    images = [[role, image] for role, image in sorted(plan["images"].items())]
+    parts = [
+        f"host {plan['host']}, stack {plan['project']}, device {plan['device']}",
+        table(["replica", "model", "GPUs", "model folder"], engines),
+        table(["published", "address"], ports),
+        table(["image of", "reference"], images),
+    ]
+    for pool in plan["pools"]:
+        engine = next(engine for engine in plan["engines"] if engine["name"] == pool["engines"][0])
+        parts.append(f"flags of {pool['served_model_name']}:\n  {' '.join(engine['argv'])}")
+    if plan["gpus_unused"]:
+        parts.append(f"GPUs left free: {', '.join(plan['gpus_unused'])}")
+    return "\n\n".join(parts)

@@ -1,0 +1,71 @@
+"""A rendered tree on disk: read, compare, write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack.errors import StackError
+from stack.render import MANIFEST, MODE, unit_of
+
+
+@dataclass(frozen=True)
+class Change:
+    """One file that differs. kind: added, changed or removed; unit and needs as in the manifest."""
+
+    path: str
+    kind: str
+    unit: str
+    needs: str
+
+
+def read_tree(folder: Path) -> dict[str, bytes]:
+    """Relative path -> content of the files that the folder's manifest lists; empty when there is none.
+
+    Files that a manifest does not know are not ours and are left alone.
+    """
+    listing = folder / MANIFEST
+    if not listing.is_file():
+        return {}
+    try:
+        paths = [entry["path"] for entry in json.loads(listing.read_text())["files"]]
+    except (ValueError, KeyError, TypeError):
+        raise StackError(f"{listing}: not a manifest; delete {folder} and run again") from None
+    files = {path: (folder / path).read_bytes() for path in paths if (folder / path).is_file()}
+    return {**files, MANIFEST: listing.read_bytes()}
+
+
+def compare(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> list[Change]:
+    """What differs from old to new, sorted by path; the manifest itself is not a change."""
+    changes = []
+    for path in sorted((old.keys() | new.keys()) - {MANIFEST}):
+        if old.get(path) != new.get(path):
+            kind = "added" if path not in old else "removed" if path not in new else "changed"
+            changes.append(Change(path, kind, *unit_of(path)))
+    return changes
+
+
+def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make the folder hold exactly these files (of those a manifest knows).
+
+    Files that do not differ are not touched, each other one is replaced in one step, and the manifest comes
+    last: a run that was cut off is seen by the next one as a difference.
+    """
+    before = read_tree(folder)
+    for path, content in files.items():
+        if path != MANIFEST and before.get(path) != content:
+            _replace(folder / path, content)
+    for path in before.keys() - files.keys():
+        (folder / path).unlink(missing_ok=True)
+    if before.get(MANIFEST) != files[MANIFEST]:
+        _replace(folder / MANIFEST, files[MANIFEST])
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    partial.chmod(int(MODE, 8))
+    partial.rename(path)

@@ -1,0 +1,78 @@
+"""A rendered tree, checked by the very programs that will read it, before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+from docker.errors import ContainerError, DockerException
+
+from stack.docker_host import compose
+from stack.errors import StackError
+
+
+@dataclass(frozen=True)
+class Check:
+    """One program's own check: image role, the user it runs as, command, and the folders of the tree it reads."""
+
+    role: str
+    uid: int
+    command: tuple[str, ...]
+    mounts: Mapping[str, str]
+
+
+CHECKS = (
+    Check("nginx", 101, ("nginx", "-t", "-q", "-c", "/etc/nginx/stack/nginx.conf"), {"nginx": "/etc/nginx/stack"}),
+    Check("haproxy", 99, ("haproxy", "-c", "-q", "-f", "/etc/haproxy/haproxy.cfg"), {"haproxy": "/etc/haproxy"}),
+    Check("prometheus", 65534, ("promtool", "check", "config", "/etc/prometheus/prometheus.yml"),
+          {"prometheus": "/etc/prometheus"}),
+    Check("alertmanager", 65534, ("amtool", "check-config", "/etc/prometheus/alertmanager.yml"),
+          {"prometheus": "/etc/prometheus"}),
+)  # fmt: skip
+
+
+def validate(tree: Path, images: Mapping[str, str], tls_dir: Path, client: docker.DockerClient) -> None:
+    """Check a rendered tree with compose, nginx, haproxy, promtool and amtool. Raises StackError with all findings."""
+    with ThreadPoolExecutor() as pool:
+        jobs = [pool.submit(_compose, tree)]
+        jobs += [pool.submit(_check, check, tree, images, tls_dir, client) for check in CHECKS]
+        found = [finding for job in jobs if (finding := job.result())]
+    if found:
+        raise StackError("the rendered configuration is refused; nothing was changed\n" + "\n".join(found))
+
+
+def _compose(tree: Path) -> str | None:
+    try:
+        compose(tree, "config", "--quiet")
+    except StackError as error:
+        return str(error)
+    return None
+
+
+def _check(check: Check, tree: Path, images: Mapping[str, str], tls_dir: Path, client: docker.DockerClient) -> str | None:
+    volumes = {str(tree / source): {"bind": target, "mode": "ro"} for source, target in check.mounts.items()}
+    volumes[str(tls_dir)] = {"bind": "/etc/nginx/tls", "mode": "ro"}
+    try:
+        client.containers.run(
+            images[check.role],
+            entrypoint=[check.command[0]],
+            command=list(check.command[1:]),
+            volumes=volumes,
+            network_mode="none",
+            user=f"{check.uid}:{check.uid}",
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges:true"],
+            read_only=True,
+            tmpfs={"/tmp": "mode=1777"},  # noqa: S108 - inside the container
+            remove=True,
+            stderr=True,
+        )
+    except ContainerError as error:
+        output = error.stderr.decode(errors="replace").strip() if error.stderr else f"exit {error.exit_status}"
+        return f"{' '.join(check.command)}:\n" + "\n".join(f"  {line}" for line in output.splitlines()[-8:])
+    except DockerException as error:
+        return f"{' '.join(check.command)}: could not be run: {error}"
+    return None

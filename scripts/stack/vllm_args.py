@@ -1,0 +1,53 @@
+"""One replica's command line and environment, spelled as vLLM spells them. Checked by vLLM's own parser in tests."""
+
+from __future__ import annotations
+
+from stack.config import Model, StackConfig
+
+ENTRYPOINT = ("python3", "-m", "vllm.entrypoints.openai.api_server")
+PORT = 8000
+MODEL_MOUNT = "/model"
+CACHE_MOUNT = "/home/vllm"
+
+# uvicorn closes idle connections after 5 s by default, the gateway keeps them longer and would
+# send a request into a closing connection (vllm-project/vllm PR 18472).
+KEEP_ALIVE_SECONDS = 120
+
+
+def argv(config: StackConfig, model: Model) -> tuple[str, ...]:
+    """Arguments after ENTRYPOINT, in a fixed order; the user's extra_args come last."""
+    arguments = [
+        "--host", "0.0.0.0",  # noqa: S104 - inside a network without a route out
+        "--port", str(PORT),
+        "--model", MODEL_MOUNT,
+        "--served-model-name", model.served_model_name,
+        "--dtype", model.dtype,
+        "--max-num-seqs", str(model.max_num_seqs),
+        "--tensor-parallel-size", str(model.tensor_parallel_size),
+        "--enable-prefix-caching" if model.enable_prefix_caching else "--no-enable-prefix-caching",
+        "--shutdown-timeout", str(model.shutdown_timeout),
+    ]  # fmt: skip
+    if model.max_model_len is not None:
+        arguments += ["--max-model-len", str(model.max_model_len)]
+    if config.device == "cuda":
+        arguments += ["--gpu-memory-utilization", f"{model.gpu_memory_utilization:g}"]
+    if model.quantization is not None:
+        arguments += ["--quantization", model.quantization]
+    return (*arguments, *model.extra_args)
+
+
+def environment(config: StackConfig, model: Model) -> dict[str, str]:
+    """Environment of one replica."""
+    variables = {
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",  # the model is on disk, and there is no route out
+        "HOME": CACHE_MOUNT,
+        "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_CACHE_ROOT": f"{CACHE_MOUNT}/.cache/vllm",
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_SECONDS),
+        "VLLM_NO_USAGE_STATS": "1",
+        "XDG_CACHE_HOME": f"{CACHE_MOUNT}/.cache",
+    }
+    if config.device == "cpu":
+        variables["VLLM_CPU_KVCACHE_SPACE"] = str(model.cpu_kvcache_space)
+    return variables

@@ -1,0 +1,114 @@
+"""YAML from users, read within bounds: a hostile or broken file gives an InputError, never a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stack.errors import InputError
+
+MAX_BYTES = 4 * 1024 * 1024  # 200 hosts of 8 GPUs are 130 kB
+MAX_DEPTH = 40
+MAX_NODES = 200_000  # also bounds what aliases can multiply ("billion laughs")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, where plain YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if isinstance(key, Hashable):
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key!r} is given twice", key_node.start_mark
+                    )
+                seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def load_mapping(path: Path, shown: str | None = None) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    shown: name of the file in messages (default: the path as given).
+    Raises InputError: unreadable, too large, not UTF-8, not YAML, too deep, aliases in a cycle, a tag that
+    would build an object, a key given twice, or anything but a mapping at the top.
+    """
+    name = shown or str(path)
+    text = _read(path, name)
+    try:
+        _check_depth(text)
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise InputError(name, _describe(error)) from None
+    except (RecursionError, ValueError) as error:
+        raise InputError(name, f"not usable YAML: {str(error) or 'aliases or nesting without end'}") from None
+    if document is None:
+        raise InputError(name, "the file is empty; stack.example.yaml shows every key")
+    if not isinstance(document, dict):
+        raise InputError(name, f"a mapping of keys is needed at the top, this is a {_kind(document)}")
+    _check_graph(document, name)
+    return document
+
+
+def _read(path: Path, name: str) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(name, f"cannot be read: {error.strerror}") from None
+    if len(raw) > MAX_BYTES:
+        raise InputError(name, f"larger than {MAX_BYTES // 1024**2} MiB; this cannot be the right file")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(name, f"not UTF-8: byte {raw[error.start]:#04x} at offset {error.start}") from None
+
+
+def _check_depth(text: str) -> None:
+    # Composing is recursive, scanning is not: deep nesting has to be found before the tree is built.
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise ValueError(f"nested deeper than {MAX_DEPTH} levels at line {event.start_mark.line + 1}")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _check_graph(document: object, name: str) -> None:
+    nodes = 0
+    stack: list[tuple[object, int]] = [(document, 1)]
+    while stack:
+        node, depth = stack.pop()
+        nodes += 1
+        if depth > MAX_DEPTH:
+            raise InputError(name, "an alias refers to its own anchor (a cycle), or nesting has no end")
+        if nodes > MAX_NODES:
+            raise InputError(name, f"more than {MAX_NODES} values, aliases expanded")
+        if isinstance(node, dict):
+            stack.extend((value, depth + 1) for value in node.values())
+        elif isinstance(node, list):
+            stack.extend((value, depth + 1) for value in node)
+
+
+def _describe(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"not YAML text: character {error.character:#06x} at position {error.position} is not allowed"
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    problem = str(getattr(error, "problem", None) or error)
+    if "could not determine a constructor" in problem:
+        problem += "; tags that build objects are not allowed, write plain values"
+    return where + problem
+
+
+def _kind(value: object) -> str:
+    return {list: "list", str: "text", int: "number", float: "number", bool: "true/false"}.get(
+        type(value), type(value).__name__
+    )

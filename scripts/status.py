@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+"""What runs of a stack on this box. Exit code 1 when a part is missing or not healthy."""
+
+from __future__ import annotations
+
+import argparse
+
+from stack import console, inputs
+from stack.docker_host import condition, connect, containers
+from stack.lifecycle import applied_plan, gateway_url
+from stack.smoke import services
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, epilog="example: scripts/status.py stack.yaml")
+    inputs.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    arguments = parser.parse_args()
+    found = inputs.gather(arguments)
+    plan = applied_plan(found.live)
+    running = containers(connect(), plan["project"])
+    parts = [
+        {
+            "part": name,
+            "condition": condition(running[name]) if name in running else "missing",
+            "restarts": running[name].attrs["RestartCount"] if name in running else 0,
+            "since": running[name].attrs["State"]["StartedAt"][:19] + "Z" if name in running else "-",
+        }
+        for name in services(plan)
+    ]
+    good = all(part["condition"] in ("running", "healthy") for part in parts)
+    if arguments.json:
+        console.print_json({"good": good, "url": gateway_url(plan), "parts": parts})
+    else:
+        rows = [[str(part[key]) for key in ("part", "condition", "restarts", "since")] for part in parts]
+        print(console.table(["part", "condition", "restarts", "since"], rows))
+        print(f"gateway {gateway_url(plan)}; live tree {found.live}; this shows containers only, `make smoke` proves that they serve")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,26 @@
+#!/usr/bin/env python3
+"""Bring a stack up on this box and prove it with real completions. Run again, it changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+
+from stack import console, inputs, lifecycle, summary
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, epilog="example: scripts/up.py stack.yaml")
+    inputs.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+    arguments = parser.parse_args()
+    plan, done = lifecycle.up(arguments)
+    if arguments.json:
+        console.print_json({"host": plan.host, "done": done, "url": lifecycle.gateway_url(plan.as_dict())})
+        return 0
+    print("\n".join(done) if done else "Nothing changed, nothing was restarted.")
+    print(summary.how_to_use(plan.as_dict()))
+    return 0
+
+
+if __name__ == "__main__":
+    console.run(main)
