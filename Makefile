@@ -36,7 +36,7 @@ lint: ## every linter, and every rendered file checked by the program that reads
 test-unit: ## unit and case tests, in seconds
 	@scripts/setup.sh dev && $(PYTHON) -m pytest
 test: ## everything: lint, unit, cases, and the CPU stack for real
-	@scripts/setup.sh dev && scripts/setup.sh docker && tests/run.sh
+	@tests/run.sh
 bench-plan: ## time and memory of plan and render, for 1 and for 200 hosts
 	@$(RUN) tests/bench_plan.py
 lock: ## write the Python lock files anew

@@ -61,8 +61,10 @@ def _hashes(files: Mapping[str, bytes]) -> dict[str, str]:
 def _unified(change: Change, old: Mapping[str, bytes], new: Mapping[str, bytes]) -> list[str]:
     if change.path == "plan.json":
         return []  # the same facts as the other files, for machines
-    texts = [files.get(change.path, b"").decode(errors="replace").splitlines(keepends=True) for files in (old, new)]
-    lines = list(difflib.unified_diff(*texts, f"applied/{change.path}", f"planned/{change.path}", n=2))
+    before, after = (
+        tree.get(change.path, b"").decode(errors="replace").splitlines(keepends=True) for tree in (old, new)
+    )
+    lines = list(difflib.unified_diff(before, after, f"applied/{change.path}", f"planned/{change.path}", n=2))
     return [line if line.endswith("\n") else line + "\n" for line in lines]
 
 

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Write the files of a stack to build/<host>/ (or elsewhere). The running stack does not notice: `make up` applies.
-"""
+"""Write the files of a stack to build/<host>/ (or elsewhere). The running stack does not notice: `make up` applies."""
 
 from __future__ import annotations
 

@@ -38,8 +38,12 @@ def only_one(state: Path) -> Iterator[None]:
 
 
 def bring_up(
-    plan: Plan, live: Path, files: Mapping[str, bytes], changes: Sequence[Change],
-    also_reload: Sequence[str], client: docker.DockerClient,
+    plan: Plan,
+    live: Path,
+    files: Mapping[str, bytes],
+    changes: Sequence[Change],
+    also_reload: Sequence[str],
+    client: docker.DockerClient,
 ) -> list[str]:
     """Write the tree, start what differs, wait until it is ready, reload what only changed its files.
 

@@ -98,7 +98,9 @@ def _free_flags(value: tuple[str, ...]) -> tuple[str, ...]:
         flag = "--" + flag[2:].replace("_", "-") if flag.startswith("--") else flag
         if flag in OWNED_FLAGS:
             key = OWNED_FLAGS[flag]
-            raise ValueError(f"{flag} is not free: {f'set the key {key}' if key else 'the stack sets this flag itself'}")
+            raise ValueError(
+                f"{flag} is not free: {f'set the key {key}' if key else 'the stack sets this flag itself'}"
+            )
     return value
 
 
@@ -170,7 +172,7 @@ class Tls(_Section):
 class Gateway(_Section):
     """The one published address: TLS, API keys, limits of time and size."""
 
-    listen: Listen = "0.0.0.0"  # noqa: S104 - the gateway is what the world talks to
+    listen: Listen = "0.0.0.0"
     https_port: Port = 8443
     server_name: Annotated[str, AfterValidator(_server_name)] = "localhost"
     tls: Tls | None = None

@@ -57,8 +57,10 @@ def print_json(value: object) -> None:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Rows under a head, columns aligned."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-             for row in [head, ["-" * width for width in widths], *rows]]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [head, ["-" * width for width in widths], *rows]
+    ]
     return "\n".join(lines)
 
 
@@ -73,6 +75,6 @@ def run(main: Callable[[], int]) -> NoReturn:
         print("interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment] # the reader left: nothing to flush into
+        sys.stdout = None  # the reader left: nothing to flush into
         code = 0
     sys.exit(code)

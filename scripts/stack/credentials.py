@@ -119,7 +119,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def _names(gateway: Gateway) -> list[str]:
-    listen = [] if gateway.listen == "0.0.0.0" else [gateway.listen]  # noqa: S104
+    listen = [] if gateway.listen == "0.0.0.0" else [gateway.listen]
     return list(dict.fromkeys([gateway.server_name, *listen, "localhost", "127.0.0.1"]))
 
 

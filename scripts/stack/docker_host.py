@@ -58,8 +58,7 @@ def containers(client: docker.DockerClient, project: str) -> dict[str, Container
 def started(running: Mapping[str, Container]) -> dict[str, tuple[str, str]]:
     """service -> (container id, start time): differs where anything was recreated or restarted."""
     return {
-        service: (container.id or "", container.attrs["State"]["StartedAt"])
-        for service, container in running.items()
+        service: (container.id or "", container.attrs["State"]["StartedAt"]) for service, container in running.items()
     }
 
 

@@ -40,9 +40,7 @@ def _fetch(model: Model, folder: Path, lock: Path, say: Callable[[str], None]) -
     try:
         revision = HfApi(token=token).model_info(repository, revision=model.source.revision, timeout=30).sha
         say(f"fetching {repository} at {revision} into {folder}")
-        snapshot_download(
-            repository, revision=revision, local_dir=partial, allow_patterns=PATTERNS, token=token
-        )
+        snapshot_download(repository, revision=revision, local_dir=partial, allow_patterns=PATTERNS, token=token)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise StackError(
             f"model {model.served_model_name}: {repository} could not be fetched: {str(error).splitlines()[0]}\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -74,8 +73,10 @@ def save_hosts(path: Path, hosts: tuple[Host, ...]) -> None:
     """Write a hosts file that load_hosts reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {"hosts": [host.model_dump(mode="json") for host in hosts]}
-    path.write_text("# Written by `make up`: the GPUs this stack took. Delete the file to choose again.\n"
-                    + yaml.safe_dump(document, sort_keys=False))
+    path.write_text(
+        "# Written by `make up`: the GPUs this stack took. Delete the file to choose again.\n"
+        + yaml.safe_dump(document, sort_keys=False)
+    )
 
 
 def has_gpus() -> bool:

@@ -17,7 +17,7 @@ import requests
 from stack.apt_sources import debian_mirror, read_sources
 from stack.errors import StackError
 from stack.images import FOLDER, Pins, base_reference, built_reference
-from stack.progress import TAIL_LINES, Cancelled, Progress
+from stack.progress import TAIL_LINES, CancelledError, Progress
 
 # What a build writes at its peak, in bytes, measured: image layers and, in the work folder, contexts and tars.
 _IMAGE_BYTES = {"vllm-cpu": 3_500_000_000}
@@ -29,9 +29,7 @@ _NOT_CONTEXT = ("context.sh",)
 class Builder:
     """Builds images of one project; every file it needs meanwhile is under work."""
 
-    def __init__(
-        self, root: Path, pins: Pins, client: docker.DockerClient, progress: Progress, work: Path
-    ) -> None:
+    def __init__(self, root: Path, pins: Pins, client: docker.DockerClient, progress: Progress, work: Path) -> None:
         self.root = root
         self.pins = pins
         self.client = client
@@ -90,7 +88,7 @@ class Builder:
                 try:
                     argv = ["bash", str(script), str(target)]
                     self.progress.command(f"{name} context", argv, log=self.work / f"{name}.log", env=env)
-                except Cancelled:
+                except CancelledError:
                     raise
                 except StackError as error:
                     raise StackError(
@@ -139,7 +137,7 @@ class Builder:
                     use_config_proxy=True,
                 ):
                     if self.progress.cancelled.is_set():
-                        raise Cancelled(f"{name}: stopped, as something else failed")
+                        raise CancelledError(f"{name}: stopped, as something else failed")
                     text = str(event.get("stream", "")).strip()
                     lines += [text] if text else []
                     if text.startswith("Step "):

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import docker
 import docker.errors
@@ -15,7 +16,7 @@ import requests
 from stack.errors import StackError
 from stack.image_build import Builder, need_debootstrap
 from stack.images import Source, base_reference, built_name, built_reference, load_pins
-from stack.progress import Cancelled, Progress
+from stack.progress import CancelledError, Progress
 
 PULLS_AT_ONCE = 3
 
@@ -46,7 +47,7 @@ def ensure(
 def present(client: docker.DockerClient, reference: str) -> bool:
     """True when the engine holds this image."""
     try:
-        client.api.inspect_image(reference)
+        client.images.get(reference)
     except docker.errors.ImageNotFound:
         return False
     return True
@@ -76,7 +77,7 @@ def _pull(reference: str, client: docker.DockerClient, progress: Progress) -> No
         try:
             for event in client.api.pull(repository, tag=digest or tag, stream=True, decode=True):
                 if progress.cancelled.is_set():
-                    raise Cancelled(f"{reference}: stopped, as something else failed")
+                    raise CancelledError(f"{reference}: stopped, as something else failed")
                 error = error or str(event.get("error", ""))
                 status = str(event.get("status", ""))
                 if event.get("id") and "Pulling from" not in status:
@@ -116,8 +117,7 @@ def _build_all(missing: list[str], root: Path, client: docker.DockerClient, prog
                 if not present(client, base_reference(root, suite))
             }
             images = [
-                pool.submit(_build, builder, name, bases.get(pins.builds[name].suite), contexts[name])
-                for name in names
+                pool.submit(_build, builder, name, bases.get(pins.builds[name].suite), contexts[name]) for name in names
             ]
             _finish([*contexts.values(), *bases.values(), *images], progress)
 
@@ -130,7 +130,7 @@ def _build(builder: Builder, name: str, base: Future[None] | None, context: Futu
     builder.image(name, context.result())
 
 
-def _finish(futures: Iterable[Future[None] | Future[Path]], progress: Progress) -> None:
+def _finish(futures: Iterable[Future[Any]], progress: Progress) -> None:
     """Wait for all; on the first failure (or an interrupt) stop the rest and raise what failed first."""
     pending = list(futures)
     try:
@@ -139,5 +139,5 @@ def _finish(futures: Iterable[Future[None] | Future[Path]], progress: Progress) 
         progress.cancel()
         wait(pending)
     errors = [error for future in pending if (error := future.exception())]
-    for error in [error for error in errors if not isinstance(error, Cancelled)] or errors:
+    for error in [error for error in errors if not isinstance(error, CancelledError)] or errors:
         raise error

@@ -107,9 +107,7 @@ def load_pins(root: Path) -> Pins:
     return pins
 
 
-def references(
-    root: Path, pins: Pins, source: Source, device: Device, mirror: str | None = None
-) -> dict[str, str]:
+def references(root: Path, pins: Pins, source: Source, device: Device, mirror: str | None = None) -> dict[str, str]:
     """Role -> image reference.
 
     registry: [mirror/]repository:tag[@digest]. build: vllm-onprem/<folder>:<version>-<content hash>, so that
@@ -177,7 +175,7 @@ def choose_source(
 
 def registry_answers(host: str) -> bool:
     """True when a registry speaks at host[:port]; 401 is an answer too, a proxy's own error page is not."""
-    schemes = ["https", "http"] if host.split(":")[0] in ("localhost", "127.0.0.1") else ["https"]
+    schemes = ["https", "http"] if host.split(":", maxsplit=1)[0] in ("localhost", "127.0.0.1") else ["https"]
     for scheme in schemes:
         try:
             answer = requests.get(f"{scheme}://{host}/v2/", timeout=PROBE_S, allow_redirects=False)

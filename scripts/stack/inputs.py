@@ -27,7 +27,7 @@ class Inputs:
     shown: str
     config: StackConfig
     hosts: tuple[Host, ...]
-    source: str
+    source: images.Source
     images: dict[str, str]
     facts: dict[str, ModelFacts]
 

@@ -12,8 +12,10 @@ from typing import Any
 import docker
 
 from stack import apply, credentials, image_store, preflight
+from stack.config import problem_at
 from stack.console import say, step
 from stack.docker_host import compose, connect
+from stack.engine_args import refusals
 from stack.errors import InputError, StackError
 from stack.fetch import ensure_models
 from stack.gateway_client import GatewayClient
@@ -49,6 +51,7 @@ def up(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
         if changes:
             with step("checking the configuration with nginx, HAProxy, promtool, amtool and Compose"):
                 validate(rendered, plan.images, inputs.state / "tls", client)
+            _check_flags(inputs, plan, inputs.live)
         done = _apply(plan, inputs.live, old, files, changes, reloads, client)
         remember(inputs, plan)
     return plan, done
@@ -78,7 +81,7 @@ def applied_plan(live: Path) -> dict[str, Any]:
 def gateway_url(plan: Mapping[str, Any]) -> str:
     """Where the gateway of a plan answers on this host."""
     listen = next(entry["address"] for entry in plan["published"] if entry["service"] == "nginx")
-    host = "localhost" if listen in ("0.0.0.0", "127.0.0.1") else listen  # noqa: S104
+    host = "localhost" if listen in ("0.0.0.0", "127.0.0.1") else listen
     return f"https://{host}:{plan['gateway']['https_port']}"
 
 
@@ -113,6 +116,28 @@ def _provide(inputs: Inputs, plan: Plan, client: docker.DockerClient) -> list[st
         cache.mkdir(parents=True, exist_ok=True)
     give_to(caches, ENGINE_UID, plan.images["nginx"], client)
     return ["nginx"] if renewed else []
+
+
+def _check_flags(inputs: Inputs, plan: Plan, live: Path) -> None:
+    applied = json.loads((live / "plan.json").read_text())["engines"] if (live / "plan.json").is_file() else []
+    known = {tuple(engine["argv"]) for engine in applied if engine["image"] == plan.images["vllm"]}
+    argvs = {engine.argv: engine.served_model_name for engine in plan.engines if engine.argv not in known}
+    if not argvs:
+        return
+    with step("checking the engines' flags with vLLM's own parser"):
+        try:
+            found = refusals(plan.images["vllm"], list(argvs))
+        except StackError as error:
+            say(f"warning: {error}; going on, the engines will tell")
+            return
+    models = {model.served_model_name: model for model in inputs.config.models}
+    problems = [
+        problem_at(inputs.config, models[name], "extra_args", f"vLLM refuses the flags: {what}")
+        for name, what in zip(argvs.values(), found, strict=True)
+        if what
+    ]
+    if problems:
+        raise InputError(inputs.shown, problems)
 
 
 def _apply(

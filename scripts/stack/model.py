@@ -34,7 +34,9 @@ def read_facts(folder: Path) -> ModelFacts:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ModelFilesError(f"{path}: {error.strerror}; a model folder holds config.json, tokenizer and weights") from None
+        raise ModelFilesError(
+            f"{path}: {error.strerror}; a model folder holds config.json, tokenizer and weights"
+        ) from None
     if len(raw) > MAX_BYTES:
         raise ModelFilesError(f"{path}: larger than {MAX_BYTES // 1024**2} MiB, not a model's config.json")
     try:

@@ -188,7 +188,7 @@ def _too_few_gpus(config: StackConfig, host: Host, needed: int) -> Problem:
     have = len(host.gpus)
     return Problem(
         "models",
-        f"{needed} GPUs are needed ({asked}: replicas x tensor_parallel_size), host {host.name!r} has {have} to give;"
+        f"{needed} needed ({asked}: replicas x tensor_parallel_size), but host {host.name!r} has {have} free GPUs;"
         " lower replicas or tensor_parallel_size, or use device: cpu",
     )
 

@@ -16,7 +16,7 @@ HEARTBEAT_S = 5.0
 TAIL_LINES = 15
 
 
-class Cancelled(StackError):
+class CancelledError(StackError):
     """Another step failed or the user interrupted; this one was stopped."""
 
 
@@ -46,9 +46,9 @@ class Progress:
 
     @contextmanager
     def step(self, name: str, what: str) -> Iterator[None]:
-        """One step; its duration is said when it ends well. Raises Cancelled instead of starting late."""
+        """One step; its duration is said when it ends well. Raises CancelledError instead of starting late."""
         if self.cancelled.is_set():
-            raise Cancelled(f"{name}: not started, as something else failed")
+            raise CancelledError(f"{name}: not started, as something else failed")
         started = time.monotonic()
         with self._lock:
             self._running[name] = (started, what)
@@ -85,7 +85,7 @@ class Progress:
     ) -> None:
         """Run a command, its output in the file `log` (stdout elsewhere when given).
 
-        Raises StackError with the last lines when it fails, Cancelled when it was stopped.
+        Raises StackError with the last lines when it fails, CancelledError when it was stopped.
         """
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -99,7 +99,7 @@ class Progress:
             try:
                 while process.poll() is None:
                     if self.cancelled.wait(0.1):
-                        raise Cancelled(f"{name}: stopped, as something else failed")
+                        raise CancelledError(f"{name}: stopped, as something else failed")
             finally:
                 stop_group(process)
         if process.returncode:

@@ -6,8 +6,9 @@ A green /health or /v1/models never counts: only completions do.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import docker
@@ -49,7 +50,7 @@ class Result:
         return self.status == "failed"
 
 
-def run_checks(checks: Iterator[Check], tell: Callable[[Result], None]) -> list[Result]:
+def run_checks(checks: Iterable[Check], tell: Callable[[Result], None]) -> list[Result]:
     """Run each check once, telling of each as it ends."""
     results = []
     for check in checks:
@@ -69,31 +70,31 @@ def run_checks(checks: Iterator[Check], tell: Callable[[Result], None]) -> list[
 def host_checks(plan: Mapping[str, Any], client: docker.DockerClient) -> Iterator[Check]:
     """Parts, replicas asked directly, the balancer's view, Prometheus. For the host that runs the stack."""
     for service in services(plan):
-        yield Check(f"part {service}", f"`make logs SERVICE={service}`", lambda s=service: _part(plan, client, s))
+        yield Check(f"part {service}", f"`make logs SERVICE={service}`", partial(_part, plan, client, service))
     for engine in plan["engines"]:
         yield Check(
             f"replica {engine['name']}",
             f"`make logs SERVICE={engine['name']}`: is it loading, out of memory, or hung?",
-            lambda e=engine: _replica(plan, client, e),
+            partial(_replica, plan, client, engine),
         )
     yield Check("balancer", "`make logs SERVICE=haproxy` names the check that failed",
-                lambda: _until(lambda: _balancer(plan, client)))  # fmt: skip
+                partial(_until, partial(_balancer, plan, client)))  # fmt: skip
     port = _port(plan, "prometheus")
     yield Check("metrics", f"http://127.0.0.1:{port}/targets shows each target's last error",
-                lambda: _until(lambda: _targets(plan, port)))  # fmt: skip
-    yield Check("alert rules", f"http://127.0.0.1:{port}/rules; `make logs SERVICE=prometheus`", lambda: _rules(port))
+                partial(_until, partial(_targets, plan, port)))  # fmt: skip
+    yield Check("alert rules", f"http://127.0.0.1:{port}/rules; `make logs SERVICE=prometheus`", partial(_rules, port))
 
 
 def gateway_checks(gateway: GatewayClient, models: list[str]) -> Iterator[Check]:
     """What a client sees: answers for each model, and no answer without a key."""
     look = "`make logs SERVICE=nginx` (status, upstream_status), then SERVICE=haproxy (termination state)"
     for model in models:
-        yield Check(f"completion {model}", look, lambda m=model: gateway.completion(m, PROMPT))
-        yield Check(f"chat {model}", look, lambda m=model: _chat(gateway, m))
-        yield Check(f"stream {model}", look, lambda m=model: gateway.stream(m, PROMPT))
+        yield Check(f"completion {model}", look, partial(gateway.completion, model, PROMPT))
+        yield Check(f"chat {model}", look, partial(_chat, gateway, model))
+        yield Check(f"stream {model}", look, partial(gateway.stream, model, PROMPT))
     keys = "nginx/keys.json of the live tree (`make status` names it) holds the SHA-256 of every key that may pass"
-    yield Check("bad key refused", keys, lambda: gateway.refuses("sk-not-a-key-of-this-gateway", models[0]))
-    yield Check("no key refused", keys, lambda: gateway.refuses(None, models[0]))
+    yield Check("bad key refused", keys, partial(gateway.refuses, "sk-not-a-key-of-this-gateway", models[0]))
+    yield Check("no key refused", keys, partial(gateway.refuses, None, models[0]))
 
 
 def services(plan: Mapping[str, Any]) -> list[str]:

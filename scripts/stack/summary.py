@@ -19,9 +19,10 @@ def how_to_use(plan: Mapping[str, Any]) -> str:
     ports = {entry["service"]: entry["port"] for entry in plan["published"]}
     trust = "" if plan["gateway"]["tls"] else f"--cacert {state / CERTIFICATE} "
     body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}], "max_tokens": 16}}'
+    models = ", ".join(pool["served_model_name"] for pool in plan["pools"])
     lines = [
         f"The stack {plan['project']!r} is up and answered real completions.",
-        f"  URL         {gateway_url(plan)}/v1   (models: {', '.join(pool['served_model_name'] for pool in plan['pools'])})",
+        f"  URL         {gateway_url(plan)}/v1   (models: {models})",
         f"  API key     {key}",
         f"  Prometheus  http://127.0.0.1:{ports['prometheus']}   Alertmanager  http://127.0.0.1:{ports['alertmanager']}",
         "  Try it:",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import docker
 from docker.errors import ContainerError, DockerException
@@ -52,7 +53,9 @@ def _compose(tree: Path) -> str | None:
     return None
 
 
-def _check(check: Check, tree: Path, images: Mapping[str, str], tls_dir: Path, client: docker.DockerClient) -> str | None:
+def _check(
+    check: Check, tree: Path, images: Mapping[str, str], tls_dir: Path, client: docker.DockerClient
+) -> str | None:
     volumes = {str(tree / source): {"bind": target, "mode": "ro"} for source, target in check.mounts.items()}
     volumes[str(tls_dir)] = {"bind": "/etc/nginx/tls", "mode": "ro"}
     try:
@@ -66,12 +69,13 @@ def _check(check: Check, tree: Path, images: Mapping[str, str], tls_dir: Path, c
             cap_drop=["ALL"],
             security_opt=["no-new-privileges:true"],
             read_only=True,
-            tmpfs={"/tmp": "mode=1777"},  # noqa: S108 - inside the container
+            tmpfs={"/tmp": "mode=1777"},
             remove=True,
             stderr=True,
         )
     except ContainerError as error:
-        output = error.stderr.decode(errors="replace").strip() if error.stderr else f"exit {error.exit_status}"
+        stderr: Any = error.stderr  # bytes, whatever the stubs say
+        output = stderr.decode(errors="replace").strip() if stderr else f"exit {error.exit_status}"
         return f"{' '.join(check.command)}:\n" + "\n".join(f"  {line}" for line in output.splitlines()[-8:])
     except DockerException as error:
         return f"{' '.join(check.command)}: could not be run: {error}"

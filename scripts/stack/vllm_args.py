@@ -17,7 +17,7 @@ KEEP_ALIVE_SECONDS = 120
 def argv(config: StackConfig, model: Model) -> tuple[str, ...]:
     """Arguments after ENTRYPOINT, in a fixed order; the user's extra_args come last."""
     arguments = [
-        "--host", "0.0.0.0",  # noqa: S104 - inside a network without a route out
+        "--host", "0.0.0.0",
         "--port", str(PORT),
         "--model", MODEL_MOUNT,
         "--served-model-name", model.served_model_name,
@@ -50,4 +50,7 @@ def environment(config: StackConfig, model: Model) -> dict[str, str]:
     }
     if config.device == "cpu":
         variables["VLLM_CPU_KVCACHE_SPACE"] = str(model.cpu_kvcache_space)
+        if sum(each.replicas for each in config.models) > 1:
+            # vLLM binds its threads to the host's first cores: every engine to the same ones, the others idle
+            variables |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_WAIT_POLICY": "passive"}
     return variables

@@ -21,7 +21,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[object] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable):
                 if key in seen:
                     raise yaml.constructor.ConstructorError(
@@ -42,7 +42,7 @@ def load_mapping(path: Path, shown: str | None = None) -> dict[str, Any]:
     text = _read(path, name)
     try:
         _check_depth(text)
-        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        document = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise InputError(name, _describe(error)) from None
     except (RecursionError, ValueError) as error:
@@ -76,9 +76,13 @@ def _check_depth(text: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise ValueError(f"nested deeper than {MAX_DEPTH} levels at line {event.start_mark.line + 1}")
+                raise ValueError(f"nested deeper than {MAX_DEPTH} levels at line {_line(event.start_mark)}")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+
+
+def _line(mark: Any) -> int:
+    return int(mark.line) + 1  # YAML counts from 0
 
 
 def _check_graph(document: object, name: str) -> None:

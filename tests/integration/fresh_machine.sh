@@ -1,23 +1,24 @@
 #!/usr/bin/env bash
-# A maintainers' tool: runs a command on a Debian 12 machine that has nothing on it yet, with this checkout.
+# A maintainers' tool: runs a command on a Debian or Ubuntu machine that has nothing on it yet, with this checkout.
 set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-Usage: tests/integration/fresh_machine.sh [--systemd] [--keep] [--rebuild] [--] [COMMAND]
+Usage: tests/integration/fresh_machine.sh [--release NAME] [--systemd] [--keep] [--rebuild] [--] [COMMAND]
 
 Makes a bare Debian 12 container in which a Docker engine of its own can run, copies the checkout into it
 (tracked and untracked files, none that git ignores), runs COMMAND there with bash and removes the container.
 The exit code is the command's.
 
   COMMAND     default: what the README tells a newcomer, apt-get install -y make git && make up
+  --release   another one: trixie, jammy, noble ...
   --systemd   with systemd as PID 1, as on a server; without it no init system runs, as in a container
   --keep      leave the container running, and say how to enter and remove it
   --rebuild   make the base image anew
 
-Needs root, debootstrap, a Docker engine and Debian 12 in this machine's apt sources (MIRROR overrides them). The
-machine's pip settings, proxies and certificate authorities are handed on. The base images stay:
-docker image rm vllm-onprem-fresh:plain vllm-onprem-fresh:systemd
+Needs root, debootstrap, a Docker engine, and a package mirror: this machine's own apt source of the release, or
+MIRROR=URL. The machine's pip settings, proxies and certificate authorities are handed on. The base images stay:
+docker image ls vllm-onprem-fresh
 TEXT
 }
 
@@ -27,10 +28,11 @@ die() {
 }
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-readonly PLACE=/root/vllm-onprem RELEASE=bookworm
-mode=plain keep=false rebuild=false command='apt-get install -y make git && make up'
+readonly PLACE=/root/vllm-onprem
+release=bookworm mode=plain keep=false rebuild=false command='apt-get install -y make git && make up'
 while (($#)); do
   case $1 in
+    --release) release=${2:?--release needs a name} && shift ;;
     --systemd) mode=systemd ;;
     --keep) keep=true ;;
     --rebuild) rebuild=true ;;
@@ -42,21 +44,25 @@ while (($#)); do
   shift
 done
 (($# == 0)) || command="$*"
-readonly name=vllm-onprem-fresh-$$ image=vllm-onprem-fresh:$mode
+readonly name=vllm-onprem-fresh-$$ image=vllm-onprem-fresh:$release-$mode
 
 mirror() {
   # shellcheck disable=SC2016  # apt's own variables
   apt-get indextargets --format '$(CODENAME) $(COMPONENT) $(REPO_URI)' 'Identifier: Packages' |
-    sed -n "s/^$RELEASE main //p" | head -n 1
+    sed -n "s/^$release main //p" | head -n 1
 }
 
 make_image() {
-  local source packages=()
+  local source options=(--variant=minbase) script=/usr/share/debootstrap/scripts/$release
   source=${MIRROR:-$(mirror)}
-  [[ -n $source ]] || die "this machine's apt sources have no Debian 12 ($RELEASE main): set MIRROR to one."
-  [[ $mode == plain ]] || packages=('--include=systemd-sysv,dbus')
+  [[ -n $source ]] || die "this machine's apt sources have no $release main: set MIRROR to a mirror that does."
+  [[ $mode == plain ]] || options+=('--include=systemd-sysv,dbus')
+  # docker.io, and the Python that 22.04 needs, are in Ubuntu's universe. One script serves all of its releases.
+  case $release in
+    jammy | noble) options+=('--components=main,universe') script=${script%/*}/gutsy ;;
+  esac
   echo "fresh_machine: making $image from $source (about half a minute) ..." >&2
-  debootstrap --variant=minbase "${packages[@]}" "$RELEASE" "$scratch/root" "$source" >"$scratch/log" 2>&1 ||
+  debootstrap "${options[@]}" "$release" "$scratch/root" "$source" "$script" >"$scratch/log" 2>&1 ||
     { tail -n 20 "$scratch/log" >&2 && die "debootstrap failed."; }
   tar -C "$scratch/root" -c --exclude='./var/cache/apt/archives/*.deb' . | docker import - "$image" >/dev/null
 }
@@ -87,13 +93,22 @@ start() {
     --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
     --cgroupns=host --volume /sys/fs/cgroup:/sys/fs/cgroup:rw \
     --tmpfs /run --tmpfs /run/lock --volume /var/lib/docker "${init[@]}" >/dev/null
-  [[ $mode == plain ]] || docker exec "$name" systemctl is-system-running --wait >/dev/null ||
-    die "systemd does not come up: docker exec $name systemctl --failed (with --keep)."
+  [[ $mode == plain ]] || wait_for_systemd
   settings_files | sort --unique | tar --create --absolute-names --dereference --files-from - |
     docker exec --interactive "$name" tar --extract --absolute-names --no-same-owner
   docker exec "$name" mkdir "$PLACE"
   git ls-files -z --cached --others --exclude-standard --deduplicate |
     tar --create --null --files-from - --ignore-failed-read | docker exec --interactive "$name" tar --extract --directory "$PLACE"
+}
+
+wait_for_systemd() {
+  local state
+  for _ in {1..60}; do
+    state=$(docker exec "$name" systemctl is-system-running 2>&1) || true
+    [[ $state != running ]] || return 0
+    sleep 0.5
+  done
+  die "systemd is not up after 30 s, but '$state': look with --keep and docker exec $name systemctl --failed"
 }
 
 clean_up() {

@@ -1,0 +1,45 @@
+"""Runs inside the engine's image: vLLM's own parser (and its configuration check) on planned command lines.
+
+stdin: JSON list of argv lists. stdout: one line `RESULT <JSON list>`, an error text or null for each argv.
+With `--configure` each argv is also taken as far as vLLM's engine configuration, which reads the model.
+"""
+
+import json
+import sys
+from typing import Any, NoReturn
+
+
+class RefusedError(Exception):
+    """The parser's own message."""
+
+
+def refuse(message: str) -> NoReturn:
+    raise RefusedError(message)
+
+
+def check(argv: list[str], configure: bool) -> str | None:
+    from vllm.engine.arg_utils import AsyncEngineArgs  # type: ignore[import-not-found]  # noqa: PLC0415
+    from vllm.entrypoints.launchers.cli_args import (  # type: ignore[import-not-found]  # noqa: PLC0415
+        make_arg_parser,
+        validate_parsed_serve_args,
+    )
+    from vllm.utils.argparse_utils import (  # type: ignore[import-not-found]  # noqa: PLC0415
+        FlexibleArgumentParser,
+    )
+
+    parser: Any = make_arg_parser(FlexibleArgumentParser())
+    parser.error = refuse
+    try:
+        arguments = parser.parse_args(argv)
+        validate_parsed_serve_args(arguments)
+        if configure:
+            AsyncEngineArgs.from_cli_args(arguments).create_engine_config()
+    except (RefusedError, ValueError, TypeError) as error:
+        return str(error)
+    return None
+
+
+if __name__ == "__main__":
+    configure = "--configure" in sys.argv
+    results = [check(argv, configure) for argv in json.load(sys.stdin)]
+    print("RESULT " + json.dumps(results), flush=True)

@@ -1,0 +1,96 @@
+"""The CPU stack, brought up once for all integration tests by the command that a user runs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import pytest
+import yaml
+
+from stack.docker_host import connect, containers, started
+
+ROOT = Path(__file__).resolve().parents[2]
+STACK_FILE = ROOT / "tests/integration/stack.yaml"
+STATE = ROOT / ".test-state"
+URL = "https://localhost:18443"
+PROJECT = "vllm-onprem-test"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a finished command printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The running stack as tests use it."""
+
+    client: docker.DockerClient
+    first_up: Done
+
+    @property
+    def state(self) -> Path:
+        return STATE / "state" / "stacks" / PROJECT
+
+    @property
+    def key(self) -> str:
+        return (self.state / "secrets/api-keys/default").read_text().strip()
+
+    @property
+    def ca_file(self) -> Path:
+        return self.state / "tls/tls.crt"
+
+    def started(self) -> dict[str, tuple[str, str]]:
+        """service -> (container id, start time)."""
+        return started(containers(self.client, PROJECT))
+
+    def script(self, name: str, *arguments: str, stack: Path = STACK_FILE) -> Done:
+        """Run scripts/<name>.py on a stack file."""
+        return run_script(name, str(stack), *arguments)
+
+    def changed(self, folder: Path, **sections: object) -> Path:
+        """The stack file with some top-level keys replaced."""
+        document = yaml.safe_load(STACK_FILE.read_text()) | sections
+        path = folder / "stack.yaml"
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+
+def run_script(name: str, *arguments: str) -> Done:
+    command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    client = connect()
+    _remove(client)
+    first_up = run_script("up", str(STACK_FILE))
+    try:
+        assert first_up.code == 0, first_up.err
+        yield Stack(client, first_up)
+    finally:
+        _remove(client)
+
+
+def _remove(client: docker.DockerClient) -> None:
+    """End and delete everything of the test stack, and nothing else."""
+    for container in containers(client, PROJECT).values():
+        container.remove(force=True, v=True)
+    mine = {"label": f"com.docker.compose.project={PROJECT}"}
+    for network in client.networks.list(filters=mine):
+        network.remove()
+    for volume in client.volumes.list(filters=mine):
+        volume.remove()
+    shutil.rmtree(STATE, ignore_errors=True)

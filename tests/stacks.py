@@ -1,0 +1,36 @@
+"""Every stack file of the repository that has a plan: the examples, the reference file, and the cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from stack.config import load_config
+from stack.hardware import Gpu, Host, load_hosts
+from stack.plan import Plan, make_plan
+
+ROOT = Path(__file__).resolve().parents[1]
+# Constructed: a GPU host to plan the files on that name none of their own.
+EIGHT_GPUS = Host(
+    name="node",
+    gpus=tuple(
+        Gpu(uuid=f"GPU-00000000-0000-0000-0000-{n:012}", model="NVIDIA A100-SXM4-80GB", memory_mib=81920)
+        for n in range(8)
+    ),
+)
+
+
+def stack_files() -> list[Path]:
+    """Sorted paths of all stack files that are meant to work."""
+    cases = (path.with_name("stack.yaml") for path in ROOT.glob("tests/cases/*/plan.json"))
+    return sorted([*ROOT.glob("compose/examples/*.yaml"), ROOT / "stack.example.yaml", *cases])
+
+
+def plans(images: Mapping[str, str], *, images_built: bool) -> Iterator[tuple[str, Plan]]:
+    """(path of the stack file, plan) for each host of each file."""
+    for path in stack_files():
+        config = load_config(path)
+        own = path.with_name("hosts.yaml")
+        hosts = load_hosts(own) if own.exists() else (EIGHT_GPUS if config.device == "cuda" else Host(),)
+        for host in hosts:
+            yield str(path.relative_to(ROOT)), make_plan(config, host, images, ROOT, images_built=images_built)
