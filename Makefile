@@ -4,7 +4,7 @@
 .PHONY: help setup up down smoke status logs plan render diff images lint test test-unit bench-plan lock
 SHELL := /bin/bash
 
-HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -q ^GPU && echo yes)
+HAS_GPU = $(shell timeout 10 nvidia-smi -L 2>/dev/null | grep -q ^GPU && echo yes)
 STACK ?= $(if $(wildcard stack.yaml),stack.yaml,compose/examples/$(if $(HAS_GPU),gpu,cpu).yaml)
 PYTHON := .venv/bin/python
 RUN = scripts/setup.sh venv && $(PYTHON)
@@ -14,23 +14,23 @@ help: ## list every target
 setup: ## the Python environment and a Docker engine, where they are missing
 	@scripts/setup.sh venv && scripts/setup.sh docker
 up: setup ## bring the stack up and prove it with a real completion [STACK=file]
-	@$(PYTHON) scripts/up.py $(STACK)
+	@$(PYTHON) scripts/up.py "$(STACK)"
 down: ## stop the stack; volumes, models and secrets are kept
-	@$(RUN) scripts/down.py $(STACK)
+	@$(RUN) scripts/down.py "$(STACK)"
 smoke: ## prove that every part and every replica serves
-	@$(RUN) scripts/smoke.py $(STACK)
+	@$(RUN) scripts/smoke.py "$(STACK)"
 status: ## what runs
-	@$(RUN) scripts/status.py $(STACK)
+	@$(RUN) scripts/status.py "$(STACK)"
 logs: ## newest log lines [SERVICE=name FOLLOW=1]
-	@$(RUN) scripts/logs.py $(STACK) $(SERVICE) $(if $(FOLLOW),--follow)
+	@$(RUN) scripts/logs.py "$(STACK)" $(SERVICE) $(if $(FOLLOW),--follow)
 plan: ## what the stack file means: replicas, GPUs, flags, ports
-	@$(RUN) scripts/plan.py $(STACK)
+	@$(RUN) scripts/plan.py "$(STACK)"
 render: ## write build/<host>/; the running stack does not notice
-	@$(RUN) scripts/render.py $(STACK)
+	@$(RUN) scripts/render.py "$(STACK)"
 diff: ## what `make up` would change, by file, and what it would restart
-	@$(RUN) scripts/diff.py $(STACK)
+	@$(RUN) scripts/diff.py "$(STACK)"
 images: ## pull or build the container images
-	@$(RUN) scripts/images.py $(STACK)
+	@$(RUN) scripts/images.py "$(STACK)"
 lint: ## every linter, and every rendered file checked by the program that reads it
 	@scripts/setup.sh dev && scripts/setup.sh docker && tests/lint.sh
 test-unit: ## unit and case tests, in seconds
@@ -38,6 +38,6 @@ test-unit: ## unit and case tests, in seconds
 test: ## everything: lint, unit, cases, and the CPU stack for real
 	@tests/run.sh
 bench-plan: ## time and memory of plan and render, for 1 and for 200 hosts
-	@$(RUN) tests/bench_plan.py
+	@scripts/setup.sh venv && PYTHONPATH=scripts $(PYTHON) tests/bench_plan.py
 lock: ## write the Python lock files anew
 	@scripts/setup.sh dev && scripts/setup.sh lock

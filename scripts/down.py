@@ -5,24 +5,25 @@ from __future__ import annotations
 
 import argparse
 
-from stack import apply, console, inputs
-from stack.docker_host import compose, connect, containers
-from stack.lifecycle import applied_plan
+from stack import console, inputs
+from stack.docker_host import connect, containers
+from stack.locks import only_one
+from stack.put_back import stop
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, epilog="example: scripts/down.py stack.yaml")
     inputs.add_arguments(parser)
     arguments = parser.parse_args()
-    found = inputs.gather(arguments)
+    place = inputs.place(arguments)
     client = connect()
-    with apply.only_one(found.state):
-        plan = applied_plan(found.live)
-        if not containers(client, plan["project"]):
+    with only_one(place.state):
+        running = containers(client, place.project)
+        if not running:
             print("Nothing was running.")
             return 0
         with console.step("stopping: requests in flight are finished first"):
-            compose(found.live, "down", "--remove-orphans")
+            stop(place, client)
     print("Stopped. Volumes, models and secrets are kept.")
     return 0
 

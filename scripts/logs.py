@@ -16,10 +16,10 @@ def main() -> int:
     parser.add_argument("--follow", action="store_true", help="go on printing what is logged")
     parser.add_argument("--tail", type=int, default=50, metavar="N", help="lines of each part (default: %(default)s)")
     arguments = parser.parse_args()
-    found = inputs.gather(arguments)
+    place = inputs.place(arguments)
     follow = ["--follow"] if arguments.follow else []
-    lifecycle.applied_plan(found.live)
-    compose(found.live, "logs", f"--tail={arguments.tail}", *follow, *arguments.service, capture=False)
+    lifecycle.applied_plan(place.live)
+    compose(place.live, "logs", f"--tail={arguments.tail}", *follow, *arguments.service, capture=False)
     return 0
 
 

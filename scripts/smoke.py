@@ -11,10 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stack import console, inputs
+from stack.config import load_config
 from stack.docker_host import connect
 from stack.errors import InputError
 from stack.gateway_client import GatewayClient
-from stack.lifecycle import verify
+from stack.lifecycle import applied_plan, verify
 from stack.smoke import Result, gateway_checks, run_checks
 
 
@@ -48,17 +49,18 @@ def main() -> int:
 
 
 def _here(arguments: argparse.Namespace) -> list[Result]:
-    found = inputs.gather(arguments)
-    return verify(found.state, found.live, connect())
+    place = inputs.place(arguments)
+    return verify(place.state, applied_plan(place.live), connect())
 
 
 def _elsewhere(arguments: argparse.Namespace) -> list[Result]:
     if arguments.key_file is None or not arguments.key_file.is_file():
         raise InputError("--key-file", "a file with the API key is needed with --url")
-    gateway = GatewayClient(arguments.url, arguments.key_file.read_text().strip(), ca_file=arguments.ca_file)
-    found = inputs.gather(arguments)
-    models = [model.served_model_name for model in found.config.models]
-    return run_checks(gateway_checks(gateway, models), lambda result: console.say(f"{result.status} {result.name}"))
+    key = arguments.key_file.read_text().strip()
+    gateway = GatewayClient(arguments.url, key, ca_file=arguments.ca_file, elsewhere=True)
+    models = [model.served_model_name for model in load_config(arguments.stack).models]
+    checks = gateway_checks(gateway, models)
+    return run_checks(checks, lambda result: console.say(f"{result.status} {result.name}"))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ def main() -> int:
     inputs.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print as JSON")
     arguments = parser.parse_args()
-    found = inputs.gather(arguments)
-    plan = applied_plan(found.live)
+    place = inputs.place(arguments)
+    plan = applied_plan(place.live)
     running = containers(connect(), plan["project"])
     parts = [
         {
@@ -34,7 +34,7 @@ def main() -> int:
     else:
         rows = [[str(part[key]) for key in ("part", "condition", "restarts", "since")] for part in parts]
         print(console.table(["part", "condition", "restarts", "since"], rows))
-        print(f"gateway {gateway_url(plan)}; live tree {found.live}")
+        print(f"gateway {gateway_url(plan)}; live tree {place.live}")
         print("This shows containers; `make smoke` proves that they serve.")
     return 0 if good else 1
 

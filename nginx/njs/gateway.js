@@ -1,5 +1,5 @@
 // Only what nginx cannot say by itself: who the client is, which model the body names, and error bodies
-// in OpenAI's shape. `keys` (SHA-256 -> client) and `models` (name -> pool) are preloaded JSON.
+// in OpenAI's shape. `keys` (SHA-256 -> client), `models` (name -> pool) and `config` are preloaded JSON.
 
 import crypto from 'crypto';
 
@@ -69,6 +69,12 @@ function fail(r, status, message, type, code) {
     r.return(status, JSON.stringify({error: {message: message, type: type, param: null, code: code}}) + '\n');
 }
 
+// Which configuration these workers run: a reload is over when it is the new one.
+function health(r) {
+    r.headersOut['Content-Type'] = 'text/plain';
+    r.return(200, `revision ${config.revision}\n`);
+}
+
 function count(r) {
     return String(ngx.shared.counters.incr(String(r.variables.status), 1, 0));
 }
@@ -84,4 +90,4 @@ function metrics(r) {
     r.return(200, lines.join('\n') + '\n');
 }
 
-export default {admit, client, count, error, metrics};
+export default {admit, client, count, error, health, metrics};

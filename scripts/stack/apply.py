@@ -1,65 +1,81 @@
-"""A validated tree onto this host: write, Compose, wait, reload. What fails is put back."""
+"""A validated tree onto this host: write, Compose, wait, reload."""
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
+import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import docker
 from docker.models.containers import Container
 
-from stack.console import HEARTBEAT_SECONDS, say
+from stack.console import HEARTBEAT_SECONDS, say, step
 from stack.docker_host import compose, condition, containers, started
 from stack.errors import StackError
-from stack.plan import Plan
-from stack.tree import Change, write_tree
+from stack.reload import RELOADABLE, reload
+from stack.render import MANIFEST
+from stack.tree import Change, compare, read_tree, write_tree
 
-# What makes each program read its files again without dropping a request.
-RELOAD_SIGNALS = {"nginx": "HUP", "haproxy": "USR2", "prometheus": "HUP", "alertmanager": "HUP"}
 OTHER_PARTS_SECONDS = 120
 LOG_LINES = 15
 # A container that ended this often before it was ever ready will not come up by waiting.
 GIVE_UP_RESTARTS = 2
 
 
-@contextmanager
-def only_one(state: Path) -> Iterator[None]:
-    """Hold the stack's lock: two `make up` at once would undo each other. The kernel frees it with the process."""
-    state.mkdir(parents=True, exist_ok=True)
-    with (state / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StackError(f"another command is changing this stack right now (lock {state}/lock)") from None
-        yield
+@dataclass(frozen=True)
+class Before:
+    """What was there when a command began: the applied files, what ran, and whether those files were proven.
+
+    running: service -> (container id, start time).
+    """
+
+    files: Mapping[str, bytes]
+    running: Mapping[str, tuple[str, str]]
+    proven: bool
+
+    @property
+    def lost(self) -> bool:
+        """Containers run, but the folder that they mount is gone: they hold a deleted one."""
+        return bool(self.running) and not self.files
+
+
+def look(project: str, live: Path, client: docker.DockerClient) -> Before:
+    """What is there now."""
+    files = read_tree(live)
+    running = {name: part for name, part in containers(client, project).items() if part.status == "running"}
+    marker = _marker(live)
+    proven = bool(files) and marker.is_file() and marker.read_text() == _fingerprint(files)
+    return Before(files, started(running), proven)
+
+
+def mark_proven(live: Path, files: Mapping[str, bytes]) -> None:
+    """Remember that this tree runs and passed its checks; until then each run reloads every part."""
+    _marker(live).write_text(_fingerprint(files))
 
 
 def bring_up(
-    plan: Plan,
-    live: Path,
-    files: Mapping[str, bytes],
-    changes: Sequence[Change],
-    also_reload: Sequence[str],
-    client: docker.DockerClient,
+    project: str, live: Path, files: Mapping[str, bytes], before: Before, client: docker.DockerClient
 ) -> list[str]:
     """Write the tree, start what differs, wait until it is ready, reload what only changed its files.
 
-    Returns the services that were created, restarted or reloaded. Raises StackError naming the part that did
-    not come up, with its last log lines.
-    """  # fmt: skip
-    before = started(containers(client, plan.project))
+    Returns what was started, reloaded or removed. Raises StackError naming the part that did not come up, with
+    its last log lines.
+    """
+    changes = compare(before.files, files)
     write_tree(live, files)
-    compose(live, "up", "--detach", "--remove-orphans", "--no-build", "--pull", "never")
-    wait_ready(plan, client)
-    after = started(containers(client, plan.project))
-    fresh = sorted(service for service, seen in after.items() if before.get(service) != seen)
-    stale = {change.unit for change in changes if change.needs == "reload"} | set(also_reload)
-    reloaded = sorted(stale - set(fresh))
-    reload(plan, reloaded, client)
-    gone = sorted(before.keys() - after.keys())
+    with step("starting what differs (an engine that is replaced finishes its requests first)"):
+        if before.lost:
+            compose(live, "up", "--detach", "--no-build", "--pull", "never", "--force-recreate", *RELOADABLE)
+        compose(live, "up", "--detach", "--remove-orphans", "--no-build", "--pull", "never")
+    wait_ready(project, startup_timeouts(files), client)
+    after = started(containers(client, project))
+    fresh = sorted(service for service, seen in after.items() if before.running.get(service) != seen)
+    reloaded = sorted(_stale(changes, before) - set(fresh))
+    reload(project, reloaded, files, client)
+    gone = sorted(before.running.keys() - after.keys())
     return (
         [f"started {name}" for name in fresh]
         + [f"reloaded {name}" for name in reloaded]
@@ -67,21 +83,17 @@ def bring_up(
     )
 
 
-def reload(plan: Plan, services: Sequence[str], client: docker.DockerClient) -> None:
-    """Send each service its reload signal."""
-    running = containers(client, plan.project)
-    for service in services:
-        if service in running:
-            running[service].kill(signal=RELOAD_SIGNALS[service])
+def startup_timeouts(files: Mapping[str, bytes]) -> dict[str, float]:
+    """Engine -> seconds it may take to be ready, from a tree's plan.json."""
+    return {engine["name"]: engine["startup_timeout"] for engine in json.loads(files["plan.json"])["engines"]}
 
 
-def wait_ready(plan: Plan, client: docker.DockerClient) -> None:
+def wait_ready(project: str, limits: Mapping[str, float], client: docker.DockerClient) -> None:
     """Wait until every container is healthy (or running, where it has no check), saying what is waited for."""
-    limits = {engine.name: float(engine.startup_timeout) for engine in plan.engines}
     began = told = time.monotonic()
     restarts_before: dict[str, int] = {}
     while True:
-        running = containers(client, plan.project)
+        running = containers(client, project)
         restarts = {part.id or "": int(part.attrs["RestartCount"]) for part in running.values()}
         restarts_before = {**restarts, **restarts_before}
         waiting = {name: condition(part) for name, part in running.items()}
@@ -97,6 +109,20 @@ def wait_ready(plan: Plan, client: docker.DockerClient) -> None:
             told = time.monotonic()
             say("waiting for " + ", ".join(f"{name} ({now})" for name, now in sorted(waiting.items())))
         time.sleep(0.5)
+
+
+def _stale(changes: Sequence[Change], before: Before) -> set[str]:
+    if before.files and not before.proven:
+        return set(RELOADABLE)  # the last run ended before it had seen them read their files
+    return {change.unit for change in changes if change.needs == "reload"}
+
+
+def _marker(live: Path) -> Path:
+    return live.parent / "proven"
+
+
+def _fingerprint(files: Mapping[str, bytes]) -> str:
+    return hashlib.sha256(files[MANIFEST]).hexdigest() + "\n"
 
 
 def _give_up_if_hopeless(name: str, part: Container, ended: int, elapsed: float, limit: float) -> None:

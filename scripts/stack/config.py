@@ -39,6 +39,9 @@ OWNED_FLAGS = {
 }
 
 
+UNSAFE_IN_PATHS = ":$'\"\\"
+
+
 def _name(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
         raise ValueError("use lower-case letters, digits and inner dashes, at most 63")
@@ -56,8 +59,9 @@ def _path(value: str) -> str:
         raise ValueError("an empty path, or one with control characters")
     if ".." in Path(value).parts:
         raise ValueError("the path leaves its folder ('..'); give it from the project's folder, or absolute")
-    if any(char in value for char in ":$"):
-        raise ValueError("Compose would read ':' or '$' in this path as its own syntax")
+    bad = [char for char in UNSAFE_IN_PATHS if char in value]
+    if bad:
+        raise ValueError(f"{' '.join(bad)} in a path is syntax to Compose or its .env file")
     return value
 
 
@@ -93,15 +97,21 @@ def _mirror(value: str) -> str:
 
 def _free_flags(value: tuple[str, ...]) -> tuple[str, ...]:
     for argument in value:
-        flag = argument.split("=", 1)[0]
-        # vLLM's parser also takes underscores for dashes
-        flag = "--" + flag[2:].replace("_", "-") if flag.startswith("--") else flag
-        if flag in OWNED_FLAGS:
-            key = OWNED_FLAGS[flag]
-            raise ValueError(
-                f"{flag} is not free: {f'set the key {key}' if key else 'the stack sets this flag itself'}"
-            )
+        owned = _owned_flag(argument.split("=", 1)[0])
+        if owned:
+            key = OWNED_FLAGS[owned]
+            what = f"set the key {key}" if key else "the stack sets this flag itself"
+            raise ValueError(f"{argument.split('=', 1)[0]} is not free: {what}")
     return value
+
+
+def _owned_flag(flag: str) -> str | None:
+    # vLLM's parser also takes underscores for dashes, a flag's beginning for the flag, and -tp2 for -tp 2
+    if flag.startswith("--"):
+        flag = "--" + flag[2:].replace("_", "-")
+        return next((owned for owned in OWNED_FLAGS if len(flag) > 3 and owned.startswith(flag)), None)
+    short = [owned for owned in OWNED_FLAGS if not owned.startswith("--")]
+    return next((owned for owned in short if flag.startswith(owned)), None)
 
 
 def _listen(value: str) -> str:

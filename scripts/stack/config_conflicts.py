@@ -40,9 +40,11 @@ def _names_twice(document: Mapping[str, Any]) -> Iterator[Problem]:
     names = [model.get("served_model_name") for model in _models(document)]
     keys = _items(_section(document, "gateway").get("api_keys"))
     for where, values in (("models[{}].served_model_name", names), ("gateway.api_keys[{}]", keys)):
+        seen: set[str] = set()
         for index, value in enumerate(values):
-            if isinstance(value, str) and value in values[:index]:
+            if isinstance(value, str) and value in seen:
                 yield Problem(where.format(index), f"{value!r} is given twice")
+            seen |= {value} if isinstance(value, str) else set()
 
 
 def _ports_twice(document: Mapping[str, Any]) -> Iterator[Problem]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
+
+import requests
+from docker.errors import DockerException
 
 from stack.errors import StackError
 
@@ -65,7 +69,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Run a script's main: a StackError becomes its message and exit code, Ctrl-C 130."""
+    """Run a script's main: a StackError becomes its message and exit code, Ctrl-C and SIGTERM 130.
+
+    What the machine refuses (a file, the disk, Docker, the network) is a message too: a traceback is for bugs.
+    """
+    os.umask(0o022)  # rendered files are read by containers of several users; secrets set their own modes
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = main()
     except StackError as error:
@@ -77,4 +86,11 @@ def run(main: Callable[[], int]) -> NoReturn:
     except BrokenPipeError:
         sys.stdout = None  # the reader left: nothing to flush into
         code = 0
+    except (OSError, DockerException, requests.RequestException) as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
     sys.exit(code)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt

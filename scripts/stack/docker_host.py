@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
 import docker
+import requests
 from docker.errors import DockerException
 from docker.models.containers import Container
 
-from stack.errors import StackError
+from stack.errors import InputError, StackError
 
 PROJECT_LABEL, SERVICE_LABEL = "com.docker.compose.project", "com.docker.compose.service"
-TIMEOUT_SECONDS = 60
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
+# One answer of the engine; copying gigabytes into an image is silent for minutes.
+TIMEOUT_SECONDS = 600
 
 
 def connect() -> docker.DockerClient:
-    """A client of the engine that DOCKER_HOST or the default socket names. Raises StackError: no answer."""
+    """A client of the engine that DOCKER_HOST or the default socket names. Raises InputError: no answer."""
     try:
         client = docker.from_env(timeout=TIMEOUT_SECONDS)
         client.ping()
-    except DockerException as error:
+    except (DockerException, requests.RequestException) as error:
         cause = str(error)
         if "Permission denied" in cause or "PermissionError" in cause:
             hint = "this user may not use it: run as root, or `sudo usermod -aG docker $USER` and log in again"
         else:
             hint = "is it running? `systemctl start docker`, or `scripts/setup.sh docker` to install and start it"
-        raise StackError(f"Docker does not answer: {hint}") from None
+        raise InputError("Docker", f"the engine does not answer: {hint}") from None
     return client
 
 
@@ -38,20 +42,31 @@ def compose(build_dir: Path, *arguments: str, capture: bool = True) -> str:
     Raises StackError with Compose's own last lines.
     """
     command = [str(Path(sysconfig.get_path("scripts")) / "docker-compose"), *arguments]
-    done = subprocess.run(
-        command, cwd=build_dir, text=True, check=False,
-        stdout=subprocess.PIPE if capture else None,
-        stderr=subprocess.PIPE if capture else None,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            command, cwd=build_dir, env=_environment(build_dir), text=True, check=False, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if capture else None,
+            stderr=subprocess.PIPE if capture else None,
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise StackError(f"{error.filename} is missing: `scripts/setup.sh venv`, or an incomplete tree") from None
     if done.returncode:
         tail = "\n".join(f"  {line}" for line in (done.stderr or "").strip().splitlines()[-8:])
         raise StackError(f"`docker-compose {' '.join(arguments)}` in {build_dir} failed ({done.returncode})\n{tail}")
     return done.stdout or ""
 
 
+def _environment(build_dir: Path) -> dict[str, str]:
+    # Compose lets the caller's environment win over the tree's .env: an exported STATE_DIR would move the stack
+    dotenv = build_dir / ".env"
+    lines = dotenv.read_text().splitlines() if dotenv.is_file() else []
+    ours = {line.split("=", 1)[0] for line in lines}
+    return {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_") and name not in ours}
+
+
 def containers(client: docker.DockerClient, project: str) -> dict[str, Container]:
     """service -> container of a stack, stopped ones included."""
-    found = client.containers.list(all=True, filters={"label": f"{PROJECT_LABEL}={project}"})
+    found = client.containers.list(all=True, filters={"label": f"{PROJECT_LABEL}={project}"}, ignore_removed=True)
     return {container.labels[SERVICE_LABEL]: container for container in found}
 
 

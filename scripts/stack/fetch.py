@@ -30,23 +30,31 @@ def ensure_models(config: StackConfig, root: Path, say: Callable[[str], None]) -
 
 def _fetch(model: Model, folder: Path, lock: Path, say: Callable[[str], None]) -> None:
     # imported here: the hub's client costs half a second that every other command would pay
+    import httpx2  # noqa: PLC0415
     from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
 
     repository = model.source.hub or ""
-    partial = folder.with_name(folder.name + ".partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    what = f"model {model.served_model_name}: {repository}"
     token = os.environ.get("HF_TOKEN") or None
     try:
         revision = HfApi(token=token).model_info(repository, revision=model.source.revision, timeout=30).sha
+        # of one commit each: what was half fetched is resumed, and never mixed with another commit's files
+        partial = folder.with_name(f"{revision}.partial")
+        partial.mkdir(parents=True, exist_ok=True)
         say(f"fetching {repository} at {revision} into {folder}")
         snapshot_download(repository, revision=revision, local_dir=partial, allow_patterns=PATTERNS, token=token)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, OSError, ValueError) as error:
         raise StackError(
-            f"model {model.served_model_name}: {repository} could not be fetched: {str(error).splitlines()[0]}\n"
+            f"{what} could not be fetched: {(str(error) or repr(error)).splitlines()[0]}\n"
             "  A gated model needs HF_TOKEN in the environment of this command, a mirror HF_ENDPOINT; without a"
             " route to the hub copy the model here and use source.path. What came is kept and resumed."
         ) from None
+    if not any(partial.glob("*.safetensors")):
+        raise StackError(
+            f"{what} has no *.safetensors at {revision}; weights in other formats can run code when they are loaded"
+            " and are not fetched"
+        )
     partial.rename(folder)
     _record(lock, repository, str(revision))
 

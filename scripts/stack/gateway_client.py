@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -30,26 +32,37 @@ class _NamedHost(HTTPAdapter):
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         name = self._server_name
-        super().init_poolmanager(*arguments, server_hostname=name, assert_hostname=name, **options)
+        # a certificate that is trusted by itself is enough, as it is to curl: its issuer may be a private authority
+        context = ssl.create_default_context()
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        options |= {"ssl_context": context, "server_hostname": name, "assert_hostname": name}
+        super().init_poolmanager(*arguments, **options)
 
 
 class GatewayClient:
-    """One base URL and key. timeout: seconds without a byte, and limit of a whole stream."""
+    """One base URL and key. timeout: seconds without a byte, and limit of a whole stream.
+
+    elsewhere: the gateway may be behind the environment's proxy; one on this host never is.
+    """
 
     def __init__(
         self, url: str, key: str | None, *, ca_file: Path | None = None, server_name: str | None = None,
-        timeout: float = 60.0,
+        elsewhere: bool = False, timeout: float = 60.0,
     ) -> None:  # fmt: skip
         self._url, self._key, self._timeout = url.rstrip("/"), key, timeout
         self._session = requests.Session()
-        self._session.trust_env = ca_file is None  # a proxy of the environment is not the gateway
-        self._session.verify = str(ca_file) if ca_file else True
+        self._session.trust_env = elsewhere
+        # given with each request: of a session's own, requests thinks less than of the environment's
+        self._verify = str(ca_file) if ca_file else True
+        self._session.headers["Host"] = server_name or urlsplit(url).netloc
         if server_name and url.startswith("https://"):
             self._session.mount("https://", _NamedHost(server_name))
 
     def models(self) -> list[str]:
         """Names served."""
-        answer = self._session.get(f"{self._url}/v1/models", headers=self._headers(self._key), timeout=self._timeout)
+        answer = self._session.get(
+            f"{self._url}/v1/models", headers=self._headers(self._key), timeout=self._timeout, verify=self._verify
+        )
         return [str(model["id"]) for model in _good(answer)["data"]]
 
     def completion(self, model: str, prompt: str) -> str:
@@ -90,7 +103,11 @@ class GatewayClient:
         """A request with this key gets 401. Raises Refused when it does not."""
         body = {"model": model, "prompt": "x", "max_tokens": 1}
         answer = self._session.post(
-            f"{self._url}/v1/completions", json=body, headers=self._headers(key), timeout=self._timeout
+            f"{self._url}/v1/completions",
+            json=body,
+            headers=self._headers(key),
+            timeout=self._timeout,
+            verify=self._verify,
         )
         if answer.status_code != 401:
             raise Refused(answer.status_code, "401 was expected: the gateway lets strangers in")
@@ -102,7 +119,12 @@ class GatewayClient:
 
     def _post(self, path: str, body: dict[str, Any], *, stream: bool = False) -> requests.Response:
         return self._session.post(
-            f"{self._url}/v1/{path}", json=body, headers=self._headers(self._key), timeout=self._timeout, stream=stream
+            f"{self._url}/v1/{path}",
+            json=body,
+            headers=self._headers(self._key),
+            timeout=self._timeout,
+            verify=self._verify,
+            stream=stream,
         )
 
     @staticmethod

@@ -79,11 +79,6 @@ def save_hosts(path: Path, hosts: tuple[Host, ...]) -> None:
     )
 
 
-def has_gpus() -> bool:
-    """Whether this box has at least one NVIDIA GPU that its driver can see."""
-    return bool(shutil.which("nvidia-smi")) and bool(_nvidia_smi("--query-gpu=uuid"))
-
-
 def find_gpus() -> tuple[tuple[Gpu, ...], tuple[Gpu, ...]]:
     """(idle, busy) GPUs of this box. Busy: a compute process, or more than IDLE_MEMORY_MIB in use.
 
@@ -95,9 +90,12 @@ def find_gpus() -> tuple[tuple[Gpu, ...], tuple[Gpu, ...]]:
     idle: list[Gpu] = []
     busy: list[Gpu] = []
     for line in _nvidia_smi("--query-gpu=uuid,name,memory.total,memory.used"):
-        uuid, model, total, used = (part.strip() for part in line.split(","))
-        gpu = Gpu(uuid=uuid, model=model, memory_mib=int(total))
-        (busy if uuid in working or int(used) > IDLE_MEMORY_MIB else idle).append(gpu)
+        try:
+            uuid, model, total, used = (part.strip() for part in line.split(","))
+            gpu, used_mib = Gpu(uuid=uuid, model=model, memory_mib=int(total)), int(used)
+        except ValueError:
+            raise StackError(f"nvidia-smi says {line!r} of a GPU: its memory has to be known (is MIG on?)") from None
+        (busy if uuid in working or used_mib > IDLE_MEMORY_MIB else idle).append(gpu)
     return tuple(idle), tuple(busy)
 
 

@@ -53,16 +53,6 @@ def present(client: docker.DockerClient, reference: str) -> bool:
     return True
 
 
-def connect() -> docker.DockerClient:
-    """A client of this machine's engine. Raises StackError when none answers."""
-    try:
-        client = docker.from_env(timeout=600)
-        client.ping()
-    except (docker.errors.DockerException, requests.RequestException) as error:
-        raise StackError(f"Docker's engine does not answer ({error}): is dockerd running, may you use it?") from None
-    return client
-
-
 def _pull_all(missing: Iterable[str], client: docker.DockerClient, progress: Progress) -> None:
     with ThreadPoolExecutor(PULLS_AT_ONCE) as pool:
         _finish([pool.submit(_pull, reference, client, progress) for reference in missing], progress)

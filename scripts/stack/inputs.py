@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from stack import images
-from stack.config import StackConfig, load_config, problem_at
-from stack.credentials import key_hashes
+from stack import certificates, images
+from stack.api_keys import key_hashes
+from stack.config import UNSAFE_IN_PATHS, StackConfig, load_config, problem_at
 from stack.errors import InputError, Problem, StackError
 from stack.hardware import Gpu, Host, find_gpus, load_hosts, save_hosts
 from stack.model import ModelFacts, ModelFilesError, read_facts
@@ -42,6 +42,11 @@ class Inputs:
         return self.state / "live"
 
     @property
+    def shared(self) -> Path:
+        """What every stack of this configuration's state folder shares: models, lock files."""
+        return absolute(ROOT, self.config.paths.state)
+
+    @property
     def build(self) -> Path:
         """Parent of the rendered trees."""
         return absolute(ROOT, self.config.paths.build)
@@ -57,8 +62,29 @@ class Inputs:
         ]  # fmt: skip
 
     def render(self, plan: Plan) -> dict[str, bytes]:
-        """The files of build/<host>/, with the API keys that exist so far."""
-        return render(plan, key_hashes(self.state, self.config.gateway.api_keys), ROOT)
+        """The files of build/<host>/, with the API keys and the certificate that exist so far."""
+        hashes = key_hashes(self.state, self.config.gateway.api_keys)
+        certificate = certificates.current(self.state, self.config.gateway, ROOT)
+        return render(plan, hashes, ROOT, certificate or "none-yet")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stack lives on this host: what is needed to look at it or to stop it, whatever became of the rest."""
+
+    project: str
+    state: Path
+
+    @property
+    def live(self) -> Path:
+        """The tree that the running containers mount."""
+        return self.state / "live"
+
+
+def place(arguments: argparse.Namespace) -> Place:
+    """From the stack file alone. Raises InputError."""
+    config = load_config(arguments.stack, str(arguments.stack))
+    return Place(config.name, state_dir(config, ROOT))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def gather(arguments: argparse.Namespace) -> Inputs:
     """Read and check all inputs. Raises InputError with every problem; changes nothing."""
     shown = str(arguments.stack)
+    _check_root()
     config = load_config(arguments.stack, shown)
     facts = _facts(config, shown)
     hosts = _hosts(config, arguments)
@@ -79,15 +106,34 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     return Inputs(shown, config, hosts, source, references, facts)
 
 
-def remember(inputs: Inputs, plan: Plan) -> None:
-    """Keep what was found on this box, so that the next run plans the same: its GPUs, where images come from."""
+def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None:
+    """Keep what was found on this box, so that the next run plans the same: its GPUs, where images come from.
+
+    failed_before: it is not known yet whether the plan works; GPUs taken earlier are not given up for it.
+    """
     inputs.state.mkdir(parents=True, exist_ok=True)
     if inputs.config.device == "cuda":
         used = {uuid for engine in plan.engines for uuid in engine.gpus}
+        earlier = {gpu.uuid for gpu in taken_gpus(inputs.config)} if failed_before else set()
         host = inputs.hosts[0]
-        taken = host.model_copy(update={"gpus": tuple(gpu for gpu in host.gpus if gpu.uuid in used)})
-        save_hosts(_hosts_file(inputs.config), (taken,))
-    _source_file(inputs.config).write_text(yaml.safe_dump({"source": inputs.source}))
+        kept = tuple(gpu for gpu in host.gpus if gpu.uuid in used | earlier)
+        save_hosts(_hosts_file(inputs.config), (host.model_copy(update={"gpus": kept}),))
+    if inputs.config.images.source == "auto":
+        _source_file(inputs.config).write_text(yaml.safe_dump({"source": inputs.source}))
+
+
+def taken_gpus(config: StackConfig) -> tuple[Gpu, ...]:
+    """The GPUs of this box that the stack took earlier."""
+    known = _hosts_file(config)
+    return load_hosts(known)[0].gpus if known.is_file() else ()
+
+
+def _check_root() -> None:
+    bad = sorted(set(str(ROOT)) & set(UNSAFE_IN_PATHS))
+    if bad:
+        raise InputError(
+            str(ROOT), f"Compose cannot mount from a folder with {' '.join(bad)} in its path: move the checkout"
+        )
 
 
 def _hosts_file(config: StackConfig) -> Path:
@@ -141,14 +187,13 @@ def _hosts(config: StackConfig, arguments: argparse.Namespace) -> tuple[Host, ..
 
 def _gpus_here(config: StackConfig) -> tuple[Gpu, ...]:
     idle, busy = find_gpus()
-    known = _hosts_file(config)
+    here = {gpu.uuid: gpu for gpu in (*idle, *busy)}
     # the stack's own engines make its GPUs busy: what it took stays its own, and comes first
-    taken = load_hosts(known)[0].gpus if known.is_file() else ()
-    here = {gpu.uuid for gpu in (*idle, *busy)}
-    gone = [gpu.uuid for gpu in taken if gpu.uuid not in here]
+    taken = [gpu.uuid for gpu in taken_gpus(config)]
+    gone = [uuid for uuid in taken if uuid not in here]
     if gone:
         raise StackError(
-            f"{known}: GPU {', '.join(gone)} is not in this box any more (see `nvidia-smi -L`);"
+            f"{_hosts_file(config)}: GPU {', '.join(gone)} is not in this box any more (see `nvidia-smi -L`);"
             " delete the file to choose from the GPUs that are here"
         )
-    return (*taken, *(gpu for gpu in idle if gpu not in taken))
+    return (*(here[uuid] for uuid in taken), *(gpu for gpu in idle if gpu.uuid not in taken))

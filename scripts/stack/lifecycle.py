@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import docker
 
-from stack import apply, credentials, image_store, preflight
+from stack import api_keys, apply, certificates, image_store, preflight
 from stack.config import problem_at
 from stack.console import say, step
-from stack.docker_host import compose, connect
+from stack.docker_host import connect
 from stack.engine_args import refusals
 from stack.errors import InputError, StackError
 from stack.fetch import ensure_models
 from stack.gateway_client import GatewayClient
 from stack.inputs import ROOT, Inputs, gather, remember
+from stack.locks import only_one, taking_turns
 from stack.ownership import ENGINE_UID, NGINX_UID, give_to
 from stack.plan import Plan
+from stack.put_back import put_back
 from stack.smoke import Result, gateway_checks, host_checks, run_checks
-from stack.tree import Change, compare, read_tree, write_tree
+from stack.tree import compare, write_tree
 from stack.validate import validate
 
 
@@ -33,33 +34,19 @@ def up(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
     Raises InputError before the first change, StackError after the running stack was put back.
     """
     inputs = gather(arguments)
-    plan = _plan_for_here(inputs)
     client = connect()
-    with apply.only_one(inputs.state):
-        credentials.check_certificate(inputs.config.gateway, ROOT, inputs.shown)
-        preflight.check(inputs, plan, client)
-        image_store.ensure(inputs.images, inputs.source, ROOT, say, client)
-        ensure_models(inputs.config, ROOT, say)
-        inputs = gather(arguments)  # models that just arrived have facts to check
-        plan = _plan_for_here(inputs)
-        reloads = _provide(inputs, plan, client)
-        files = inputs.render(plan)
-        rendered = inputs.build / plan.host
-        write_tree(rendered, files)
-        old = read_tree(inputs.live)
-        changes = compare(old, files)
-        if changes:
-            with step("checking the configuration with nginx, HAProxy, promtool, amtool and Compose"):
-                validate(rendered, plan.images, inputs.state / "tls", client)
-            _check_flags(inputs, plan, inputs.live)
-        done = _apply(plan, inputs.live, old, files, changes, reloads, client)
+    with only_one(inputs.state):
+        before = apply.look(inputs.config.name, inputs.live, client)
+        with taking_turns(inputs.shared):
+            inputs, plan, files = _provide(inputs, arguments, before, client)
+        done = _apply(plan, inputs.live, files, before, client)
+        certificates.keep_only(inputs.state, _certificate(files["nginx/revision.json"]))
         remember(inputs, plan)
     return plan, done
 
 
-def verify(state: Path, live: Path, client: docker.DockerClient) -> list[Result]:
-    """The smoke test of the applied stack, telling of each check on stderr."""
-    plan = applied_plan(live)
+def verify(state: Path, plan: Mapping[str, Any], client: docker.DockerClient) -> list[Result]:
+    """The smoke test of a running plan, telling of each check on stderr."""
     gateway = local_gateway(plan, state)
     models = [pool["served_model_name"] for pool in plan["pools"]]
 
@@ -74,26 +61,37 @@ def applied_plan(live: Path) -> dict[str, Any]:
     path = live / "plan.json"
     if not path.is_file():
         raise InputError(str(path), "no stack is applied here yet: `make up`")
-    plan: dict[str, Any] = json.loads(path.read_text())
+    try:
+        plan: dict[str, Any] = json.loads(path.read_text())
+    except ValueError:
+        raise StackError(f"{path} is damaged: `make up` writes it anew") from None
     return plan
 
 
 def gateway_url(plan: Mapping[str, Any]) -> str:
-    """Where the gateway of a plan answers on this host."""
+    """Where the gateway of a plan answers on this host, under the name in its certificate."""
+    return f"https://{plan['gateway']['server_name']}:{plan['gateway']['https_port']}"
+
+
+def gateway_address(plan: Mapping[str, Any]) -> str:
+    """IPv4 address that the gateway of a plan listens on, as seen from this host."""
     listen = next(entry["address"] for entry in plan["published"] if entry["service"] == "nginx")
-    host = "localhost" if listen in ("0.0.0.0", "127.0.0.1") else listen
-    return f"https://{host}:{plan['gateway']['https_port']}"
+    return "127.0.0.1" if listen == "0.0.0.0" else str(listen)
 
 
 def local_gateway(plan: Mapping[str, Any], state: Path) -> GatewayClient:
     """A client of this host's gateway, with the first API key of the plan."""
-    own = plan["gateway"]["tls"] is not None
-    key = credentials.key_file(state, plan["gateway"]["api_keys"][0]).read_text().strip()
+    key = api_keys.key_file(state, plan["gateway"]["api_keys"][0]).read_text().strip()
+    name = _certificate((state / "live/nginx/revision.json").read_text())
     return GatewayClient(
-        gateway_url(plan), key,
-        ca_file=None if own else state / credentials.CERTIFICATE,
+        f"https://{gateway_address(plan)}:{plan['gateway']['https_port']}", key,
+        ca_file=certificates.certificate_file(state, name),
         server_name=plan["gateway"]["server_name"],
     )  # fmt: skip
+
+
+def _certificate(revision: bytes | str) -> str:
+    return str(json.loads(revision)["certificate"])
 
 
 def _plan_for_here(inputs: Inputs) -> Plan:
@@ -103,30 +101,52 @@ def _plan_for_here(inputs: Inputs) -> Plan:
     return plans[0]
 
 
-def _provide(inputs: Inputs, plan: Plan, client: docker.DockerClient) -> list[str]:
-    for name in credentials.ensure_keys(inputs.state, inputs.config.gateway.api_keys):
-        say(f"made the API key {name!r}: {credentials.key_file(inputs.state, name)}")
-    renewed = credentials.ensure_certificate(inputs.state, inputs.config.gateway, ROOT)
-    if renewed:
-        say(f"wrote the certificate {inputs.state / credentials.CERTIFICATE}")
-    tls = [inputs.state / credentials.CERTIFICATE, inputs.state / credentials.PRIVATE_KEY]
+def _provide(
+    inputs: Inputs, arguments: argparse.Namespace, before: apply.Before, client: docker.DockerClient
+) -> tuple[Inputs, Plan, dict[str, bytes]]:
+    """Everything that the running stack does not notice: checks, images, models, secrets, and a validated tree."""
+    certificates.check_own(inputs.config.gateway, ROOT, inputs.shown)
+    plan = _plan_for_here(inputs)
+    preflight.check(inputs, plan, client)
+    remember(inputs, plan, failed_before=True)  # another stack must not choose the same GPUs meanwhile
+    image_store.ensure(inputs.images, inputs.source, ROOT, say, client)
+    ensure_models(inputs.config, ROOT, say)
+    inputs = gather(arguments)  # models that just arrived have facts to check
+    plan = _plan_for_here(inputs)
+    _make_secrets_and_folders(inputs, plan, client)
+    files = inputs.render(plan)
+    rendered = inputs.build / plan.host
+    write_tree(rendered, files)
+    if compare(before.files, files) or not before.proven:
+        with step("checking the configuration with nginx, HAProxy, promtool, amtool and Compose"):
+            validate(rendered, plan.images, inputs.state / "tls", client)
+        _check_flags(inputs, plan, before, client)
+    return inputs, plan, files
+
+
+def _make_secrets_and_folders(inputs: Inputs, plan: Plan, client: docker.DockerClient) -> None:
+    for name in api_keys.ensure_keys(inputs.state, inputs.config.gateway.api_keys):
+        say(f"made the API key {name!r}: {api_keys.key_file(inputs.state, name)}")
+    pair, made = certificates.ensure(inputs.state, inputs.config.gateway, ROOT)
+    if made:
+        say(f"new certificate: {certificates.certificate_file(inputs.state, pair)}")
+    tls = [certificates.certificate_file(inputs.state, pair), certificates.private_key_file(inputs.state, pair)]
     give_to(tls, NGINX_UID, plan.images["nginx"], client)
     caches = [Path(engine.cache_dir) for engine in plan.engines]
     for cache in caches:
         cache.mkdir(parents=True, exist_ok=True)
     give_to(caches, ENGINE_UID, plan.images["nginx"], client)
-    return ["nginx"] if renewed else []
 
 
-def _check_flags(inputs: Inputs, plan: Plan, live: Path) -> None:
-    applied = json.loads((live / "plan.json").read_text())["engines"] if (live / "plan.json").is_file() else []
+def _check_flags(inputs: Inputs, plan: Plan, before: apply.Before, client: docker.DockerClient) -> None:
+    applied = json.loads(before.files["plan.json"])["engines"] if before.proven else []
     known = {tuple(engine["argv"]) for engine in applied if engine["image"] == plan.images["vllm"]}
     argvs = {engine.argv: engine.served_model_name for engine in plan.engines if engine.argv not in known}
     if not argvs:
         return
     with step("checking the engines' flags with vLLM's own parser"):
         try:
-            found = refusals(plan.images["vllm"], list(argvs))
+            found = refusals(client, plan.images["vllm"], list(argvs))
         except StackError as error:
             say(f"warning: {error}; going on, the engines will tell")
             return
@@ -141,31 +161,19 @@ def _check_flags(inputs: Inputs, plan: Plan, live: Path) -> None:
 
 
 def _apply(
-    plan: Plan, live: Path, old: Mapping[str, bytes], files: Mapping[str, bytes],
-    changes: list[Change], reloads: list[str], client: docker.DockerClient,
-) -> list[str]:  # fmt: skip
+    plan: Plan, live: Path, files: Mapping[str, bytes], before: apply.Before, client: docker.DockerClient
+) -> list[str]:
     try:
-        done = apply.bring_up(plan, live, files, changes, reloads, client)
-        failed = [result for result in verify(Path(plan.state_dir), live, client) if result.failed]
+        done = apply.bring_up(plan.project, live, files, before, client)
+        failed = [result for result in verify(Path(plan.state_dir), plan.as_dict(), client) if result.failed]
         if failed:
             lines = [f"  {result.name}: {result.detail}\n    next: {result.look}" for result in failed]
             raise StackError("\n".join([f"the stack is up, but {len(failed)} checks failed", *lines]))
-    except StackError as error:
-        raise StackError(f"{error}\n{_put_back(plan, live, old, changes, client)}") from None
+    except BaseException as error:
+        outcome = put_back(plan.project, live, files, before, client)
+        if isinstance(error, StackError):
+            raise StackError(f"{error}\n{outcome}") from None
+        say(outcome)
+        raise
+    apply.mark_proven(live, files)
     return done
-
-
-def _put_back(
-    plan: Plan, live: Path, old: Mapping[str, bytes], changes: list[Change], client: docker.DockerClient
-) -> str:
-    if old and not changes:
-        return "Nothing had been changed: the stack is as this command found it."
-    if not old:
-        compose(live, "down", "--remove-orphans")
-        shutil.rmtree(live)
-        return "Nothing ran before, so what was started is stopped again; images, models and secrets are kept."
-    say("putting the previous stack back")
-    write_tree(live, old)
-    compose(live, "up", "--detach", "--remove-orphans", "--no-build", "--pull", "never")
-    apply.reload(plan, sorted({change.unit for change in changes if change.needs == "reload"}), client)
-    return "The previous stack was put back and is running."

@@ -29,6 +29,12 @@ def read_facts(folder: Path) -> ModelFacts:
     """
     if not folder.is_dir():
         raise ModelFilesError(f"{folder} is not a folder on this host")
+    strays = [path.name for path in folder.iterdir() if not path.resolve().is_relative_to(folder.resolve())]
+    if strays:
+        raise ModelFilesError(
+            f"{folder}: {', '.join(sorted(strays)[:3])} leads out of the folder, where the engine cannot follow;"
+            " copy the files themselves: cp -rL"
+        )
     path = folder / "config.json"
     try:
         with path.open("rb") as file:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -198,7 +199,8 @@ def _pool_names(config: StackConfig) -> list[str]:
     for model in config.models:
         slug = re.sub(r"[^a-z0-9]+", "-", model.served_model_name.lower()).strip("-")[:40].strip("-")
         # two names may differ only in characters that DNS does not know
-        names.append(slug if slug not in names else f"{slug}-{len(names)}")
+        free = (name for number in count() if (name := f"{slug}-{number}" if number else slug) not in names)
+        names.append(next(free))
     return names
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import docker
 from docker.models.containers import Container
 
-from stack.docker_host import containers
+from stack.docker_host import FOLDER_LABEL, containers
 from stack.errors import InputError, Problem
 from stack.hardware import find_gpus
 from stack.inputs import Inputs
@@ -22,9 +22,15 @@ FREE_DISK_GIB = 2
 def check(inputs: Inputs, plan: Plan, client: docker.DockerClient) -> None:
     """Ports free, disk space, GPUs usable by containers. Raises InputError."""
     running = containers(client, plan.project)
-    problems = [*_ports(plan, running), *_disk(inputs), *_gpus(plan, client)]
+    problems = [*_name(inputs, running), *_ports(plan, running), *_disk(inputs), *_gpus(plan, running, client)]
     if problems:
         raise InputError(inputs.shown, problems)
+
+
+def _name(inputs: Inputs, running: Mapping[str, Container]) -> Iterator[Problem]:
+    folders = {container.labels.get(FOLDER_LABEL, "") for container in running.values()}
+    for folder in sorted(folders - {str(inputs.live)}):
+        yield Problem("name", f"a stack {inputs.config.name!r} already runs here from {folder}; choose another name")
 
 
 def _ports(plan: Plan, running: Mapping[str, Container]) -> Iterator[Problem]:
@@ -65,7 +71,7 @@ def _disk(inputs: Inputs) -> Iterator[Problem]:
         yield Problem("paths.state", f"{folder} has {free:.1f} GiB free, {FREE_DISK_GIB} GiB are needed")
 
 
-def _gpus(plan: Plan, client: docker.DockerClient) -> Iterator[Problem]:
+def _gpus(plan: Plan, running: Mapping[str, Container], client: docker.DockerClient) -> Iterator[Problem]:
     wanted = {uuid for engine in plan.engines for uuid in engine.gpus}
     if not wanted:
         return
@@ -73,6 +79,20 @@ def _gpus(plan: Plan, client: docker.DockerClient) -> Iterator[Problem]:
     missing = sorted(wanted - {gpu.uuid for gpu in (*idle, *busy)})
     if missing:
         yield Problem("models", f"GPU {', '.join(missing)} is not in this box (see `nvidia-smi -L`)")
+    ours = {
+        uuid
+        for container in running.values()
+        if container.status == "running"
+        for request in container.attrs["HostConfig"].get("DeviceRequests") or ()
+        for uuid in request.get("DeviceIDs") or ()
+    }
+    others = sorted((wanted - ours) & {gpu.uuid for gpu in busy})
+    if others:
+        yield Problem(
+            "models",
+            f"GPU {', '.join(others)} was this stack's, and somebody else uses it now (see `nvidia-smi`); wait, or"
+            f" delete {plan.state_dir}/hosts.yaml to choose from the idle GPUs",
+        )
     if "nvidia" not in client.info().get("Runtimes", {}):
         yield Problem(
             "device",

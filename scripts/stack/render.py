@@ -37,17 +37,18 @@ UNITS = (
 )
 
 
-def render(plan: Plan, key_hashes: Mapping[str, str], root: Path) -> dict[str, bytes]:
+def render(plan: Plan, key_hashes: Mapping[str, str], root: Path, certificate: str = "none-yet") -> dict[str, bytes]:
     """Relative path -> content, manifest included.
 
     key_hashes: SHA-256 of an API key -> client name; the keys themselves never come near this tree.
-    root: the project's folder (static folders and templates).
+    root: the project's folder (static folders and templates). certificate: name of the pair that nginx shows.
     """
     files = dict(_static(root))
-    for path, content in _templates(plan, key_hashes, root):
+    for path, content in _templates(plan, key_hashes, certificate, root):
         if path in files:
             raise StackError(f"{path} is both a static file and a template: keep one of them")
         files[path] = content
+    files["nginx/revision.json"] = _revision(files, certificate)
     files["plan.json"] = _json(plan.as_dict()).encode()
     files[MANIFEST] = manifest(files)
     return dict(sorted(files.items()))
@@ -75,6 +76,14 @@ def unit_of(path: str) -> tuple[str, str]:
     return next((unit, action) for prefix, unit, action in UNITS if path.startswith(prefix))
 
 
+def _revision(files: Mapping[str, bytes], certificate: str) -> bytes:
+    # nginx tells it, so that a reload can be seen to have happened
+    total = hashlib.sha256()
+    for path in sorted(path for path in files if path.startswith("nginx/")):
+        total.update(hashlib.sha256(path.encode()).digest() + hashlib.sha256(files[path]).digest())
+    return _json({"revision": total.hexdigest()[:16], "certificate": certificate}).encode()
+
+
 def _static(root: Path) -> Iterator[tuple[str, bytes]]:
     for name in STATIC:
         start = root / name
@@ -83,9 +92,9 @@ def _static(root: Path) -> Iterator[tuple[str, bytes]]:
                 yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
-def _templates(plan: Plan, key_hashes: Mapping[str, str], root: Path) -> Iterator[tuple[str, bytes]]:
+def _templates(plan: Plan, key_hashes: Mapping[str, str], certificate: str, root: Path) -> Iterator[tuple[str, bytes]]:
     environment = _environment(root / "templates")
-    context = _context(plan, key_hashes)
+    context = {**_context(plan, key_hashes), "certificate": certificate}
     for name in environment.list_templates(extensions=["j2"]):
         if name == EACH_JOB:
             for job, targets in _targets(plan).items():

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stack.api_keys import key_file
+from stack.certificates import client_trust_file
 from stack.console import table
-from stack.credentials import CERTIFICATE, key_file
-from stack.lifecycle import gateway_url
+from stack.lifecycle import gateway_address, gateway_url
 
 
 def how_to_use(plan: Mapping[str, Any]) -> str:
     """The last lines of `make up`: address, key, a request to paste, and what to do next."""
     state = Path(plan["state_dir"])
     key = key_file(state, plan["gateway"]["api_keys"][0])
-    model = plan["pools"][0]["served_model_name"]
     ports = {entry["service"]: entry["port"] for entry in plan["published"]}
-    trust = "" if plan["gateway"]["tls"] else f"--cacert {state / CERTIFICATE} "
-    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}], "max_tokens": 16}}'
     models = ", ".join(pool["served_model_name"] for pool in plan["pools"])
     lines = [
         f"The stack {plan['project']!r} is up and answered real completions.",
@@ -26,13 +26,25 @@ def how_to_use(plan: Mapping[str, Any]) -> str:
         f"  API key     {key}",
         f"  Prometheus  http://127.0.0.1:{ports['prometheus']}   Alertmanager  http://127.0.0.1:{ports['alertmanager']}",
         "  Try it:",
-        f"curl {trust}-H \"Authorization: Bearer $(cat {key})\" -H 'Content-Type: application/json' "
-        f"-d '{body}' {gateway_url(plan)}/v1/chat/completions",
+        _curl(plan, state, key),
     ]
     if any(engine["model_dir"].endswith("/toy-llama") for engine in plan["engines"]):
         lines.append("  The toy model's answers are noise (random weights). To serve a real model:")
-        lines.append("  cp stack.example.yaml stack.yaml, set its source, then: make up STACK=stack.yaml")
+        lines.append("  cp stack.example.yaml stack.yaml, set its source, then: make up")
     return "\n".join(lines)
+
+
+def _curl(plan: Mapping[str, Any], state: Path, key: Path) -> str:
+    name, port, address = plan["gateway"]["server_name"], plan["gateway"]["https_port"], gateway_address(plan)
+    resolve = [] if (name, address) == ("localhost", "127.0.0.1") else ["--resolve", f"{name}:{port}:{address}"]
+    body = {
+        "model": plan["pools"][0]["served_model_name"],
+        "messages": [{"role": "user", "content": "Hello"}],
+        "max_tokens": 16,
+    }
+    words = ["curl", "--cacert", str(client_trust_file(state)), *resolve, "-H", "Content-Type: application/json"]
+    words += ["-d", json.dumps(body), f"{gateway_url(plan)}/v1/chat/completions"]
+    return f'{shlex.join(words)} -H "Authorization: Bearer $(cat {shlex.quote(str(key))})"'
 
 
 def plan_table(plan: Mapping[str, Any]) -> str:

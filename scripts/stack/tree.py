@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stack.errors import StackError
-from stack.render import MANIFEST, MODE, unit_of
+from stack.render import MANIFEST, MODE, manifest, unit_of
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,19 @@ def compare(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> list[Change]:
 def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
     """Make the folder hold exactly these files (of those a manifest knows).
 
-    Files that do not differ are not touched, each other one is replaced in one step, and the manifest comes
-    last: a run that was cut off is seen by the next one as a difference.
+    Files that do not differ are not touched, each other one is replaced in one step. The manifest names the files of
+    both trees until the last one is in place: a run that was cut off leaves nothing that the next one does not know.
     """
     before = read_tree(folder)
+    if before.keys() - files.keys() or files.keys() - before.keys():
+        every = {**before, **files}
+        _replace(folder / MANIFEST, manifest({path: every[path] for path in every if path != MANIFEST}))
     for path, content in files.items():
         if path != MANIFEST and before.get(path) != content:
             _replace(folder / path, content)
     for path in before.keys() - files.keys():
         (folder / path).unlink(missing_ok=True)
-    if before.get(MANIFEST) != files[MANIFEST]:
+    if not (folder / MANIFEST).is_file() or (folder / MANIFEST).read_bytes() != files[MANIFEST]:
         _replace(folder / MANIFEST, files[MANIFEST])
 
 

@@ -1,6 +1,6 @@
 """Runs inside the engine's image: vLLM's own parser (and its configuration check) on planned command lines.
 
-stdin: JSON list of argv lists. stdout: one line `RESULT <JSON list>`, an error text or null for each argv.
+First argument: JSON list of argv lists. stdout: one line `RESULT <JSON list>`, an error text or null for each argv.
 With `--configure` each argv is also taken as far as vLLM's engine configuration, which reads the model.
 """
 
@@ -36,10 +36,12 @@ def check(argv: list[str], configure: bool) -> str | None:
             AsyncEngineArgs.from_cli_args(arguments).create_engine_config()
     except (RefusedError, ValueError, TypeError) as error:
         return str(error)
+    except SystemExit:
+        return "it ends the program instead of serving (--help, --version ...)"
     return None
 
 
 if __name__ == "__main__":
     configure = "--configure" in sys.argv
-    results = [check(argv, configure) for argv in json.load(sys.stdin)]
+    results = [check(argv, configure) for argv in json.loads(sys.argv[1])]
     print("RESULT " + json.dumps(results), flush=True)

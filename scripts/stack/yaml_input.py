@@ -21,6 +21,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[object] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable):
                 if key in seen:
@@ -47,6 +49,8 @@ def load_mapping(path: Path, shown: str | None = None) -> dict[str, Any]:
         raise InputError(name, _describe(error)) from None
     except (RecursionError, ValueError) as error:
         raise InputError(name, f"not usable YAML: {str(error) or 'aliases or nesting without end'}") from None
+    except (KeyError, AttributeError, TypeError, OverflowError):
+        raise InputError(name, "not usable YAML: a value does not fit its tag (!!bool, !!timestamp ...)") from None
     if document is None:
         raise InputError(name, "the file is empty; stack.example.yaml shows every key")
     if not isinstance(document, dict):

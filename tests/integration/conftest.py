@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,8 @@ STACK_FILE = ROOT / "tests/integration/stack.yaml"
 STATE = ROOT / ".test-state"
 URL = "https://localhost:18443"
 PROJECT = "vllm-onprem-test"
+# of the block that is kept for tests of network devices (RFC 2544)
+OUTSIDE, OUTSIDE_GATEWAY, OUTSIDE_PORT = "198.18.255.2", "198.18.255.1", 9999
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Stack:
 
     @property
     def ca_file(self) -> Path:
-        return self.state / "tls/tls.crt"
+        return self.state / "gateway.crt"
 
     def started(self) -> dict[str, tuple[str, str]]:
         """service -> (container id, start time)."""
@@ -66,9 +69,12 @@ class Stack:
         return path
 
 
-def run_script(name: str, *arguments: str) -> Done:
+def run_script(name: str, *arguments: str, environment: dict[str, str] | None = None) -> Done:
     command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False,
+        env={**os.environ, **(environment or {})},
+    )  # fmt: skip
     return Done(done.returncode, done.stdout, done.stderr)
 
 
@@ -82,6 +88,30 @@ def stack() -> Iterator[Stack]:
         yield Stack(client, first_up)
     finally:
         _remove(client)
+
+
+@pytest.fixture
+def outside() -> Iterator[str]:
+    """Address of a machine beyond this one: a network namespace with a listener on OUTSIDE_PORT."""
+    name, here, there = "vllm-onprem-out", "vllm-onprem-0", "vllm-onprem-1"
+    listener = f"import socket, time; s = socket.create_server(('{OUTSIDE}', {OUTSIDE_PORT})); time.sleep(120)"
+    _ip("netns", "add", name)
+    try:
+        _ip("link", "add", here, "type", "veth", "peer", "name", there, "netns", name)
+        _ip("address", "add", f"{OUTSIDE_GATEWAY}/30", "dev", here)
+        _ip("link", "set", here, "up")
+        _ip("-n", name, "address", "add", f"{OUTSIDE}/30", "dev", there)
+        _ip("-n", name, "link", "set", there, "up")
+        _ip("-n", name, "route", "add", "default", "via", OUTSIDE_GATEWAY)
+        with subprocess.Popen(["ip", "netns", "exec", name, sys.executable, "-c", listener]) as process:
+            yield OUTSIDE
+            process.kill()
+    finally:
+        _ip("netns", "delete", name)
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, timeout=20)
 
 
 def _remove(client: docker.DockerClient) -> None:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import docker
 import pytest
 
-from stack import console, credentials, image_store, images
+from stack import certificates, console, image_store, images
 from stack.config import Gateway
 from stack.docker_host import connect
 from stacks import ROOT
@@ -24,6 +24,7 @@ class Programs:
     images: dict[str, str]
     built: bool
     scratch: Path
+    certificate: str
 
     @property
     def tls(self) -> Path:
@@ -39,6 +40,6 @@ def programs() -> Iterator[Programs]:
     with TemporaryDirectory(prefix="vllm-onprem-rendered-") as folder:
         scratch = Path(folder)
         scratch.chmod(0o755)  # the programs run as users of their own
-        credentials.ensure_certificate(scratch / "state", Gateway(), ROOT)
-        (scratch / "state" / credentials.PRIVATE_KEY).chmod(0o444)
-        yield Programs(client, references, source == "build", scratch)
+        pair, _ = certificates.ensure(scratch / "state", Gateway(), ROOT)
+        certificates.private_key_file(scratch / "state", pair).chmod(0o444)
+        yield Programs(client, references, source == "build", scratch, pair)

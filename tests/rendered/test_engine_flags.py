@@ -22,7 +22,7 @@ def argvs(programs: Programs) -> dict[tuple[str, ...], str]:
 
 def test_vllms_parser_takes_every_planned_command_line(programs: Programs) -> None:
     planned = argvs(programs)
-    found = refusals(programs.images["vllm"], list(planned))
+    found = refusals(programs.client, programs.images["vllm"], list(planned))
     print(f"\n{len(planned)} command lines parsed by vLLM")
     assert [f"{name}: {what}" for name, what in zip(planned.values(), found, strict=True) if what] == []
 
@@ -30,7 +30,7 @@ def test_vllms_parser_takes_every_planned_command_line(programs: Programs) -> No
 def test_vllms_parser_refuses_what_is_wrong(programs: Programs) -> None:
     argv = next(iter(argvs(programs)))
     wrong = [(*argv, "--no-such-flag"), (*argv, "--max-num-seqs", "many"), (*argv, "--dtype", "int3")]
-    assert all(refusals(programs.images["vllm"], wrong))
+    assert all(refusals(programs.client, programs.images["vllm"], wrong))
 
 
 def test_vllms_configuration_check_takes_the_command_lines_that_a_cpu_can_check(programs: Programs) -> None:
@@ -39,7 +39,7 @@ def test_vllms_configuration_check_takes_the_command_lines_that_a_cpu_can_check(
     make_toy_model(model)
     every = list(argvs(programs))
     checkable = [argv for argv in every if "--quantization" not in argv and _tensor_parallel(argv) == 1]
-    found = refusals(programs.images["vllm"], checkable, model)
+    found = refusals(programs.client, programs.images["vllm"], checkable, model)
     print(f"\n{len(checkable)} of {len(every)} command lines taken through vLLM's engine configuration")
     assert checkable
     assert [what for what in found if what] == []
@@ -50,7 +50,7 @@ def test_vllms_configuration_check_refuses_what_the_parser_cannot_see(programs: 
     make_toy_model(model)
     argv = next(argv for argv in argvs(programs) if _tensor_parallel(argv) == 1)
     odd = (*argv, "--quantization", "no-such-method")
-    assert all(refusals(programs.images["vllm"], [odd], model))
+    assert all(refusals(programs.client, programs.images["vllm"], [odd], model))
 
 
 def test_the_vllm_that_was_asked_is_the_pinned_one(programs: Programs) -> None:

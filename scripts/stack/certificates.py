@@ -1,4 +1,9 @@
-"""API keys and the TLS certificate: made once, kept outside build/, never shown but by their path."""
+"""The gateway's certificate and private key, as pairs of files that never change.
+
+A pair is `tls/<name>.crt` and `tls/<name>.key`; the name is the start of the certificate's SHA-256. The rendered
+nginx configuration names the pair it uses, so a new certificate is validated, applied and put back like any other
+change, and a crash in the middle leaves a whole pair in use.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,6 @@ import datetime
 import hashlib
 import ipaddress
 import os
-import secrets
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,51 +21,28 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from stack.config import Gateway
-from stack.errors import InputError, Problem, StackError
+from stack.errors import InputError, Problem
+from stack.private_file import write_private
 
-CERTIFICATE, PRIVATE_KEY = "tls/tls.crt", "tls/tls.key"
 VALID_DAYS, RENEW_DAYS = 397, 30
-MINIMUM_KEY_LENGTH = 16
 
 
-def key_file(state: Path, name: str) -> Path:
-    """Where the API key of a client is."""
-    return state / "secrets" / "api-keys" / name
+def certificate_file(state: Path, name: str) -> Path:
+    """The certificate of a pair."""
+    return state / "tls" / f"{name}.crt"
 
 
-def ensure_keys(state: Path, names: Sequence[str]) -> list[str]:
-    """Make the keys that are missing, 256 random bits each; the names of those made."""
-    made = []
-    for name in names:
-        path = key_file(state, name)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_private(path, b"sk-" + secrets.token_urlsafe(32).encode() + b"\n")
-            made.append(name)
-    return made
+def private_key_file(state: Path, name: str) -> Path:
+    """The private key of a pair."""
+    return state / "tls" / f"{name}.key"
 
 
-def key_hashes(state: Path, names: Sequence[str]) -> dict[str, str]:
-    """SHA-256 (hex) of each key that is there -> client name. Raises StackError for one that is unusable."""
-    found: dict[str, str] = {}
-    for name in names:
-        path = key_file(state, name)
-        if not path.exists():
-            continue
-        try:
-            key = path.read_text().strip()
-        except OSError as error:
-            raise StackError(f"{path}: the API key cannot be read: {error.strerror}") from None
-        if len(key) < MINIMUM_KEY_LENGTH or any(char.isspace() for char in key):
-            raise StackError(
-                f"{path}: not an API key (one word of at least {MINIMUM_KEY_LENGTH} characters is needed);"
-                " delete the file and `make up` makes a new one"
-            )
-        found[hashlib.sha256(key.encode()).hexdigest()] = name
-    return found
+def client_trust_file(state: Path) -> Path:
+    """What clients on this host trust: the certificate that the gateway shows, under a name that stays."""
+    return state / "gateway.crt"
 
 
-def check_certificate(gateway: Gateway, root: Path, shown: str) -> None:
+def check_own(gateway: Gateway, root: Path, shown: str) -> None:
     """The user's own certificate and key: readable, belonging together, not expired. Raises InputError."""
     if gateway.tls is None:
         return
@@ -85,37 +66,54 @@ def check_certificate(gateway: Gateway, root: Path, shown: str) -> None:
         raise InputError(shown, problems)
 
 
-def ensure_certificate(state: Path, gateway: Gateway, root: Path) -> bool:
-    """Put certificate and key where nginx reads them; True when they changed.
+def current(state: Path, gateway: Gateway, root: Path) -> str | None:
+    """Name of the pair that belongs to this configuration; None when it is still to be made.
 
-    Self-signed ones are made again when they end within RENEW_DAYS or name another server.
+    A self-signed one is to be made again when it ends within RENEW_DAYS or names another server.
     """
-    certificate = state / CERTIFICATE
-    current = certificate.read_bytes() if certificate.is_file() and (state / PRIVATE_KEY).exists() else None
     if gateway.tls is not None:
-        wanted = (root / gateway.tls.certificate).read_bytes()
-        if wanted == current:
-            return False
-        key = (root / gateway.tls.key).read_bytes()
-    elif current is not None and _still_good(current, _names(gateway)):
-        return False
+        path = root / gateway.tls.certificate
+        name = _name_of(path.read_bytes()) if path.is_file() else None
+        return name if name and private_key_file(state, name).exists() else None
+    good = {}
+    for path in sorted((state / "tls").glob("*.crt")):
+        ends = _ends_if_good(path.read_bytes(), _names(gateway))
+        if ends and path.with_suffix(".key").exists():
+            good[ends] = path.stem
+    return good[max(good)] if good else None
+
+
+def ensure(state: Path, gateway: Gateway, root: Path) -> tuple[str, bool]:
+    """(name of the pair, whether it was made now)."""
+    name = current(state, gateway, root)
+    if name is not None:
+        return name, False
+    if gateway.tls is not None:
+        certificate, key = ((root / path).read_bytes() for path in (gateway.tls.certificate, gateway.tls.key))
     else:
-        wanted, key = _self_signed(_names(gateway))
-    certificate.parent.mkdir(parents=True, exist_ok=True)
-    write_private(state / PRIVATE_KEY, key)
-    write_private(certificate, wanted)
-    certificate.chmod(0o644)
-    return True
+        certificate, key = _self_signed(_names(gateway))
+    name = _name_of(certificate)
+    private_key_file(state, name).parent.mkdir(parents=True, exist_ok=True)
+    write_private(private_key_file(state, name), key)
+    write_private(certificate_file(state, name), certificate)
+    certificate_file(state, name).chmod(0o644)
+    return name, True
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file of mode 0400 in one step: it is never there half-written or readable by others."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    partial.rename(path)
+def keep_only(state: Path, name: str) -> None:
+    """Drop every other pair, and show clients the one in use."""
+    for path in (state / "tls").iterdir():
+        if path.stem != name:
+            path.unlink()
+    wanted = certificate_file(state, name).read_bytes()
+    trust = client_trust_file(state)
+    if not trust.exists() or trust.read_bytes() != wanted:
+        write_private(trust, wanted)
+        trust.chmod(0o644)
+
+
+def _name_of(certificate: bytes) -> str:
+    return hashlib.sha256(certificate).hexdigest()[:16]
 
 
 def _names(gateway: Gateway) -> list[str]:
@@ -123,14 +121,16 @@ def _names(gateway: Gateway) -> list[str]:
     return list(dict.fromkeys([gateway.server_name, *listen, "localhost", "127.0.0.1"]))
 
 
-def _still_good(pem: bytes, wanted: Sequence[str]) -> bool:
+def _ends_if_good(pem: bytes, wanted: Sequence[str]) -> datetime.datetime | None:
     try:
         certificate = x509.load_pem_x509_certificate(pem)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (ValueError, x509.ExtensionNotFound):
-        return False
+        return None
+    ours = certificate.issuer == certificate.subject
+    ends = certificate.not_valid_after_utc
     soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=RENEW_DAYS)
-    return certificate.not_valid_after_utc > soon and all(_general_name(name) in names for name in wanted)
+    return ends if ours and ends > soon and all(_general_name(name) in names for name in wanted) else None
 
 
 def _general_name(name: str) -> x509.GeneralName:

@@ -1,0 +1,79 @@
+"""Make running parts read their files again, without dropping a request, and see that they did."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+
+import docker
+import requests
+from docker.models.containers import Container
+
+from stack.docker_host import address, containers
+from stack.errors import StackError
+
+SECONDS = 20.0  # nginx and HAProxy start new workers, Prometheus reads its rules
+
+
+class _Part:
+    """One part: its signal, the page that tells which configuration runs, and what on that page changes."""
+
+    def __init__(self, signal: str, port: int, path: str, pattern: str) -> None:
+        self.signal = signal
+        self._page = f":{port}{path}"
+        self._pattern = re.compile(pattern, re.MULTILINE)
+
+    def running(self, container: Container) -> str | None:
+        """The configuration that the part says it runs."""
+        session = requests.Session()
+        session.trust_env = False  # a proxy of the environment does not know the containers
+        try:
+            text = session.get(f"http://{address(container, 'inner')}{self._page}", timeout=5).text
+        except requests.RequestException:
+            return None
+        found = self._pattern.search(text)
+        return found.group(1) if found else None
+
+
+# HAProxy's new worker and the two others tell the time of their last good start or reload.
+_TIME = r"^%s ([0-9.e+]+)$"
+_PARTS = {
+    "nginx": _Part("HUP", 8406, "/health", r"^revision ([0-9a-f]+)$"),
+    "haproxy": _Part("USR2", 8405, "/metrics", _TIME % "haproxy_process_start_time_seconds"),
+    "prometheus": _Part("HUP", 9090, "/metrics", _TIME % "prometheus_config_last_reload_success_timestamp_seconds"),
+    "alertmanager": _Part("HUP", 9093, "/metrics", _TIME % "alertmanager_config_last_reload_success_timestamp_seconds"),
+}
+RELOADABLE = tuple(_PARTS)
+
+
+def reload(
+    project: str, services: Sequence[str], files: Mapping[str, bytes], client: docker.DockerClient
+) -> None:  # fmt: skip
+    """Signal each service that runs, and wait until it runs these files.
+
+    Raises StackError naming those that go on with what they had: they found the new files unusable.
+    """
+    running = {name: part for name, part in containers(client, project).items() if part.status == "running"}
+    signalled = [name for name in services if name in running]
+    before = {name: _PARTS[name].running(running[name]) for name in signalled}
+    for name in signalled:
+        running[name].kill(signal=_PARTS[name].signal)
+    deadline = time.monotonic() + SECONDS
+    waiting = list(signalled)
+    while waiting:
+        waiting = [name for name in waiting if not _done(name, running[name], before[name], files)]
+        if waiting and time.monotonic() > deadline:
+            raise StackError(
+                f"{', '.join(waiting)} did not take the new configuration within {SECONDS:.0f} s and goes on with"
+                f" the old one: `make logs SERVICE={waiting[0]}` says why"
+            )
+        time.sleep(0.1)
+
+
+def _done(name: str, container: Container, before: str | None, files: Mapping[str, bytes]) -> bool:
+    now = _PARTS[name].running(container)
+    if name == "nginx":
+        return now == str(json.loads(files["nginx/revision.json"])["revision"])
+    return now is not None and now != before

@@ -1,0 +1,41 @@
+"""Fixtures: a stack file in a scratch folder, an environment that knows no proxy, a process left as it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+WriteStack = Callable[[str | bytes], Path]
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loopback servers are asked directly, whatever the machine's environment says."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was() -> Iterator[None]:
+    """Commands that run in this process set its umask and its signal handlers."""
+    umask, handler = os.umask(0o022), signal.getsignal(signal.SIGTERM)
+    yield
+    os.umask(umask)
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def write_stack(tmp_path: Path) -> WriteStack:
+    """Writes stack.yaml and gives its path."""
+
+    def write(content: str | bytes) -> Path:
+        path = tmp_path / "stack.yaml"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write

@@ -1,0 +1,42 @@
+"""What tests start from: configurations, hosts and plans in one line each."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from stack.config import StackConfig
+from stack.errors import InputError
+from stack.hardware import Gpu, Host
+from stack.plan import Plan, make_plan
+from stacks import EIGHT_GPUS, ROOT
+
+ROLES = ("alertmanager", "haproxy", "nginx", "node_exporter", "prometheus", "vllm")
+IMAGES = {role: f"registry.example.org/{role}:1.2.3" for role in ROLES}
+TOY: dict[str, Any] = {"served_model_name": "toy", "source": {"toy": True}}
+
+
+def toy(**keys: Any) -> dict[str, Any]:
+    """A model of a stack file, with these keys changed."""
+    return {**copy.deepcopy(TOY), **keys}
+
+
+def config(*models: dict[str, Any], **keys: Any) -> StackConfig:
+    """A configuration of these models (one toy when there is none); device cpu unless told."""
+    return StackConfig.model_validate({"device": "cpu", "models": list(models) or [toy()], **keys})
+
+
+def plan(stack: StackConfig, host: Host | None = None, root: Path = ROOT) -> Plan:
+    """The plan of a configuration, on eight GPUs or on none."""
+    return make_plan(stack, host or (EIGHT_GPUS if stack.device == "cuda" else Host()), IMAGES, root)
+
+
+def gpus(count: int) -> tuple[Gpu, ...]:
+    """Constructed GPUs of one host."""
+    return tuple(Gpu(uuid=f"GPU-{n:08x}", model="NVIDIA A100-SXM4-80GB", memory_mib=81920) for n in range(count))
+
+
+def wheres(error: InputError) -> list[str]:
+    """The key paths that an error names."""
+    return [problem.where for problem in error.problems]

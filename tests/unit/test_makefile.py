@@ -1,0 +1,55 @@
+"""The Makefile: `make` alone lists every target, each with what it does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from stacks import ROOT
+
+
+@pytest.fixture(scope="module")
+def listed() -> dict[str, str]:
+    """Target -> what `make help` says of it."""
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    matches = (re.fullmatch(r"  make (\S+) +(\S.*)", line) for line in done.stdout.splitlines())
+    return {match[1]: match[2] for match in matches if match}
+
+
+def targets() -> set[str]:
+    """Every target, as make itself reads the file."""
+    done = subprocess.run(
+        ["make", "--print-data-base", "--question", "help"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    files = done.stdout.partition("# Files\n")[2].partition("# files hash-table stats")[0]
+    blocks = [block for block in files.split("\n\n") if not block.startswith("# Not a target")]
+    names = [re.match(r"(?:#.*\n)*([\w-]+):", block) for block in blocks]
+    return {name[1] for name in names if name}
+
+
+def phony() -> set[str]:
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    return {name for line in lines if line.startswith(".PHONY:") for name in line.split()[1:]}
+
+
+def test_help_lists_every_target(listed: dict[str, str]) -> None:
+    assert {"help", "up", "down", "test"} <= targets()
+    assert set(listed) == targets() - {"Makefile"}
+
+
+def test_no_target_is_taken_for_a_file_of_its_name() -> None:
+    assert phony() == targets() - {"Makefile"}
+
+
+def test_make_alone_is_help(listed: dict[str, str]) -> None:
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == len(listed)
+
+
+def test_every_target_but_help_does_something() -> None:
+    for target in sorted(targets() - {"help", "Makefile"}):
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip(), target

@@ -1,0 +1,189 @@
+"""The three rendered Compose files, read as data: hardening, networks, ports, variables."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from stack.plan import Plan
+from stack.render import render
+from stack.vllm_args import PORT
+from stacks import ROOT
+from unit import given
+from unit.loopback import Answer, serve
+
+COMPOSE_FILES = ("compose.yaml", "compose/edge.yaml", "compose/observability.yaml")
+REFERENCE = re.compile(r"\$\{([A-Z_]+):\?\}")
+
+
+def plan(**keys: Any) -> Plan:
+    return given.plan(given.config(given.toy(replicas=2, **keys), device="cuda"))
+
+
+def tree_of(made: Plan) -> dict[str, bytes]:
+    return render(made, {"0" * 64: "default"}, ROOT)
+
+
+def services(made: Plan) -> dict[str, dict[str, Any]]:
+    """Every service of the three files, merge keys resolved."""
+    tree = tree_of(made)
+    found: dict[str, dict[str, Any]] = {}
+    for name in COMPOSE_FILES:
+        for service, settings in yaml.safe_load(tree[name])["services"].items():
+            assert service not in found
+            found[service] = settings
+    return found
+
+
+def variables(made: Plan) -> dict[str, str]:
+    """The rendered .env, as a shell would read it."""
+    lines = tree_of(made)[".env"].decode().splitlines()
+    return dict(shlex.split(line)[0].split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+SERVICES = services(plan())
+ENGINES = [engine.name for engine in plan().engines]
+
+
+def test_the_stack_is_the_engines_and_five_parts() -> None:
+    assert set(SERVICES) == {*ENGINES, "nginx", "haproxy", "prometheus", "alertmanager", "node-exporter"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_hardened_restarts_and_rotates_its_log(name: str) -> None:
+    service = SERVICES[name]
+    assert service["init"] is True
+    assert service["restart"] == "unless-stopped"
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert "privileged" not in service
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"])
+    assert service["pids_limit"] > 0
+    assert service["logging"]["driver"] == "json-file"
+    assert {"max-size", "max-file"} <= service["logging"]["options"].keys()
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_service_sees_dockers_socket_or_shares_the_hosts_namespaces(name: str) -> None:
+    service = SERVICES[name]
+    assert not [volume for volume in service.get("volumes", []) if "docker.sock" in volume]
+    assert not {"network_mode", "pid", "ipc", "userns_mode"} & service.keys()
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_engine_is_on_the_engines_network_only_and_publishes_nothing(name: str) -> None:
+    assert SERVICES[name]["networks"] == ["engines"]
+    assert "ports" not in SERVICES[name]
+
+
+def test_networks_without_a_route_out_are_all_but_the_edge() -> None:
+    networks = yaml.safe_load(tree_of(plan())["compose.yaml"])["networks"]
+    assert {name for name, settings in networks.items() if not settings.get("internal")} == {"edge"}
+    assert {network for service in SERVICES.values() for network in service["networks"]} == set(networks)
+
+
+def test_only_services_on_the_edge_publish_and_only_nginx_beyond_loopback() -> None:
+    values = variables(plan())
+    published = {name: REFERENCE.sub(lambda match: values[match[1]], port)
+                 for name, service in SERVICES.items() for port in service.get("ports", [])}  # fmt: skip
+    assert published == {
+        "nginx": "0.0.0.0:8443:8443",
+        "prometheus": "127.0.0.1:9090:9090",
+        "alertmanager": "127.0.0.1:9093:9093",
+    }
+    assert all("edge" in SERVICES[name]["networks"] for name in published)
+
+
+def test_every_variable_of_the_compose_files_is_set() -> None:
+    tree, values = tree_of(plan()), variables(plan())
+    used = {name for file in COMPOSE_FILES for name in REFERENCE.findall(tree[file].decode())}
+    assert used <= {name for name, value in values.items() if value}
+    # a variable without `:?` would be empty in silence when it is not set
+    for file in COMPOSE_FILES[1:]:
+        assert "$" not in REFERENCE.sub("", tree[file].decode())
+
+
+def test_each_part_runs_the_planned_image() -> None:
+    made, values = plan(), variables(plan())
+    for name, service in SERVICES.items():
+        role = "vllm" if name in ENGINES else name.replace("-", "_")
+        assert REFERENCE.sub(lambda match: values[match[1]], service["image"]) == made.images[role]
+
+
+def test_compose_reads_exactly_these_files_under_the_stacks_name() -> None:
+    made = given.plan(given.config(name="another"))
+    values = variables(made)
+    assert values["COMPOSE_PROJECT_NAME"] == "another"
+    assert values["COMPOSE_FILE"].split(":") == list(COMPOSE_FILES)
+    assert values["STATE_DIR"] == made.state_dir
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["$HOME", "${HOME}", "$$", "a$b$c", '{"a": "$ref"}', "a: b # c", "'", '"', "\\", "- x", "é", "a\nb", "{{ x }}"],
+)
+def test_a_flag_reaches_vllm_word_for_word(word: str) -> None:
+    made = plan(extra_args=["--x", word])
+    for engine in made.engines:
+        command = services(made)[engine.name]["command"]
+        # what Compose makes of it: `$$` is `$`, and a lone `$` would be a variable
+        assert not re.search(r"(?<!\$)(?:\$\$)*\$(?!\$)", "".join(f"{argument}\n" for argument in command))
+        assert tuple(argument.replace("$$", "$") for argument in command) == engine.argv
+
+
+def test_an_engine_gets_its_gpus_by_uuid() -> None:
+    made = plan(tensor_parallel_size=2)
+    for engine in made.engines:
+        (device,) = services(made)[engine.name]["deploy"]["resources"]["reservations"]["devices"]
+        assert device["device_ids"] == list(engine.gpus)
+        assert len(device["device_ids"]) == 2
+        assert device["capabilities"] == ["gpu"]
+
+
+def test_a_cpu_engine_asks_for_no_device() -> None:
+    assert "deploy" not in services(given.plan(given.config()))["engine-toy-0"]
+
+
+def test_an_engine_has_the_planned_times_and_mounts() -> None:
+    made = plan(shutdown_timeout=77, startup_timeout=1234)
+    for engine in made.engines:
+        service = services(made)[engine.name]
+        assert service["stop_grace_period"] == "92s"
+        assert service["healthcheck"]["start_period"] == "1234s"
+        assert service["volumes"] == [f"{engine.model_dir}:/model:ro", f"{engine.cache_dir}:/home/vllm"]
+        assert service["entrypoint"] == list(engine.entrypoint)
+        assert {name: str(value) for name, value in service["environment"].items()} == engine.environment
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1), (404, 1), (302, 1), (None, 1)])
+def test_the_health_check_is_good_for_a_200_and_for_nothing_else(status: int | None, code: int) -> None:
+    service = services(plan())[ENGINES[0]]
+    how, program, *arguments = service["healthcheck"]["test"]
+    assert (how, program) == ("CMD", "python3")
+    with serve(Answer(status or 200, reset=status is None)) as server:
+        here = [argument.replace(str(PORT), str(server.port)) for argument in arguments]
+        done = subprocess.run([sys.executable, *here], capture_output=True, timeout=60, check=False)
+    assert server.paths == ["/health"]
+    assert done.returncode == code
+
+
+def test_prometheus_scrapes_every_planned_target_with_its_labels() -> None:
+    made = plan()
+    tree = tree_of(made)
+    jobs = yaml.safe_load(tree["prometheus/prometheus.yml"])["scrape_configs"]
+    scraped = set()
+    for job in jobs:
+        (discovery,) = job["file_sd_configs"]
+        (file,) = discovery["files"]
+        for group in json.loads(tree[file.removeprefix("/etc/")]):
+            scraped |= {(job["job_name"], address, *sorted(group["labels"].items())) for address in group["targets"]}
+    assert scraped == {(target.job, target.address, *sorted(target.labels.items())) for target in made.targets}

@@ -1,0 +1,101 @@
+"""The commands: each explains itself, and those that touch nothing run here on a file of their own."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from stacks import ROOT
+from unit.conftest import WriteStack
+
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+Output = tuple[int, str, str]
+
+
+@pytest.fixture
+def stack(write_stack: WriteStack, tmp_path: Path) -> Path:
+    return write_stack(
+        "device: cpu\nmodels: [{served_model_name: toy, source: {toy: true}}]\n"
+        f"paths: {{state: {tmp_path}/state, build: {tmp_path}/build}}\n"
+    )
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, *arguments: str) -> Output:
+    """(exit code, stdout, stderr) of a script, in this process."""
+    monkeypatch.setattr("sys.argv", [f"scripts/{name}", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
+    printed = capsys.readouterr()
+    return int(ended.value.code or 0), printed.out, printed.err
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_says_what_it_is_for_and_gives_an_example(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(monkeypatch, capsys, name, "--help")
+    assert (code, err) == (0, "")
+    _, _, after = out.partition("example:")
+    assert f"scripts/{name}" in after
+    assert len(out.split("options:")[0].split("\n\n")) > 1  # a description after the usage
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_an_argument_that_it_does_not_know_is_exit_code_2(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(monkeypatch, capsys, name, "--no-such-option")
+    assert (code, out) == (2, "")
+    assert "usage:" in err
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_wrong_stack_file_is_exit_code_2_and_one_message(
+    name: str, write_stack: WriteStack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_stack("nme: x\n")
+    code, out, err = run(monkeypatch, capsys, name, str(path))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {path}: 2 problems\n")
+
+
+def test_a_plan_is_printed_for_a_person_and_for_a_machine(
+    stack: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(monkeypatch, capsys, "plan.py", str(stack))
+    assert code == 0
+    assert "engine-toy-0" in out
+    code, out, _ = run(monkeypatch, capsys, "plan.py", str(stack), "--json")
+    assert code == 0
+    assert [engine["name"] for engine in json.loads(out)["plans"][0]["engines"]] == ["engine-toy-0"]
+
+
+def test_rendering_again_writes_nothing(
+    stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(tmp_path / "build/localhost")
+    first, again = (json.loads(run(monkeypatch, capsys, "render.py", str(stack), "--json")[1]) for _ in range(2))
+    assert {"compose.yaml", "plan.json", "nginx/nginx.conf"} <= set(first[folder])
+    assert again == {folder: []}
+    assert json.loads((tmp_path / "build/localhost/plan.json").read_text())["host"] == "localhost"
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_smoke_test_from_elsewhere_needs_a_key(
+    stack: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(monkeypatch, capsys, "smoke.py", str(stack), "--url", "https://localhost:1")
+    assert code == 2
+    assert "--key-file" in err
+
+
+@pytest.mark.parametrize("name", ["logs.py", "status.py"])
+def test_a_stack_that_was_never_applied_is_told_as_such(
+    name: str, stack: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(monkeypatch, capsys, name, str(stack))
+    assert (code, out) == (2, "")
+    assert "make up" in err
