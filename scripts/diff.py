@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from stack import console, inputs
-from stack.docker_host import compose
-from stack.tree import Change, compare, read_tree, write_tree
+from stack.effects import service_hashes
+from stack.tree import Change, compare, read_tree
 
 
 def main() -> int:
@@ -38,7 +36,7 @@ def main() -> int:
 
 
 def _effects(old: Mapping[str, bytes], new: Mapping[str, bytes], changes: list[Change]) -> dict[str, str]:
-    before, after = _hashes(old), _hashes(new)
+    before, after = service_hashes(old), service_hashes(new)
     effects = {change.unit: "reload" for change in changes if change.needs == "reload"}
     for part in sorted(before.keys() | after.keys()):
         if part not in after:
@@ -46,16 +44,6 @@ def _effects(old: Mapping[str, bytes], new: Mapping[str, bytes], changes: list[C
         elif before.get(part) != after[part]:
             effects[part] = "recreate" if part in before else "create"
     return dict(sorted(effects.items()))
-
-
-def _hashes(files: Mapping[str, bytes]) -> dict[str, str]:
-    # Compose's own hash of each service is what decides whether it recreates the container
-    if not files:
-        return {}
-    with tempfile.TemporaryDirectory() as folder:
-        write_tree(Path(folder), files)
-        lines = compose(Path(folder), "config", "--hash", "*").splitlines()
-    return dict(line.split(maxsplit=1) for line in lines if line.strip())
 
 
 def _unified(change: Change, old: Mapping[str, bytes], new: Mapping[str, bytes]) -> list[str]:

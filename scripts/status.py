@@ -7,6 +7,7 @@ import argparse
 
 from stack import console, inputs
 from stack.docker_host import condition, connect, containers
+from stack.drains import drained
 from stack.lifecycle import applied_plan, gateway_url
 from stack.smoke import services
 
@@ -18,11 +19,12 @@ def main() -> int:
     arguments = parser.parse_args()
     place = inputs.place(arguments)
     plan = applied_plan(place.live)
-    running = containers(connect(), plan["project"])
+    running, out = containers(connect(), plan["project"]), drained(place.state)
     parts = [
         {
             "part": name,
             "condition": condition(running[name]) if name in running else "missing",
+            "drained": name in out,
             "restarts": running[name].attrs["RestartCount"] if name in running else 0,
             "since": running[name].attrs["State"]["StartedAt"][:19] + "Z" if name in running else "-",
         }
@@ -32,6 +34,8 @@ def main() -> int:
     if arguments.json:
         console.print_json({"good": good, "url": gateway_url(plan), "parts": parts})
     else:
+        for part in parts:
+            part["condition"] = f"{part['condition']}, drained" if part["drained"] else part["condition"]
         rows = [[str(part[key]) for key in ("part", "condition", "restarts", "since")] for part in parts]
         print(console.table(["part", "condition", "restarts", "since"], rows))
         print(f"gateway {gateway_url(plan)}; live tree {place.live}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from stack import console, images
 from stack.config import StackConfig
+from stack.gateway_state import GatewayState
 from stack.hardware import Gpu, Host
 from stack.inputs import ROOT
 from stack.plan import make_plan
@@ -49,7 +50,7 @@ def _measure(count: int, runs: int) -> dict[str, float | int]:
         began = time.perf_counter()
         plans = [make_plan(config, host, references, ROOT) for host in hosts]
         planned = time.perf_counter()
-        trees = {plan.host: render(plan, {"0" * 64: "default"}, ROOT) for plan in plans}
+        trees = {plan.host: render(plan, GatewayState({"0" * 64: "default"}), ROOT) for plan in plans}
         rendered = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             for host, files in trees.items():

@@ -19,6 +19,7 @@ stop_our_engine() {
   echo "test: the Docker engine (process $pid) is still running" >&2
 }
 
+command -v curl >/dev/null || { apt-get -qq update && apt-get -qq install -y curl >/dev/null; } || exit # pasted in a test
 scripts/setup.sh dev || exit
 if ! engine_answers; then
   # systemd keeps what it started, as after any installation

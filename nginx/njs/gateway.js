@@ -1,27 +1,46 @@
-// Only what nginx cannot say by itself: who the client is, which model the body names, and error bodies
-// in OpenAI's shape. `keys` (SHA-256 -> client), `models` (name -> pool) and `config` are preloaded JSON.
+// Only what nginx cannot say by itself: who the client is, which model the body names, which prefix it starts with,
+// and error bodies in OpenAI's shape. Preloaded JSON: `keys` (SHA-256 -> client), `clients` (name -> models and body
+// size allowed), `models` (name -> pool), `config` (revision).
 
 import crypto from 'crypto';
+
+// Characters of the conversation's start that choose the replica: a system prompt and the first question.
+const PREFIX_LENGTH = 1024;
+
+// Fields by which a request can make an engine run code, read what it should not, or stop: the CVE list in docs/.
+const REFUSED = ['chat_template', 'prompt_embeds', 'media_io_kwargs', 'guided_regex', 'kv_transfer_params',
+                 'ec_transfer_params'];
+const REFUSED_WITHIN = [['chat_template_kwargs', 'chat_template'], ['structured_outputs', 'regex']];
+
+function own(object, key) {
+    return Object.prototype.hasOwnProperty.call(object, key) ? object[key] : undefined;
+}
 
 function client(r) {
     const bearer = /^Bearer +([^\s]+)$/i.exec(r.headersIn.Authorization || '');
     if (!bearer) {
         return '';
     }
-    return keys[crypto.createHash('sha256').update(bearer[1]).digest('hex')] || '';
+    return own(keys, crypto.createHash('sha256').update(bearer[1]).digest('hex')) || '';
 }
 
-// Access phase: lets the request pass with $model and $pool set, or answers it.
+// Access phase: lets the request pass with $model, $pool and $prefix set, or answers it.
 async function admit(r) {
-    if (!r.variables.client) {
-        r.return(401);
+    const limits = clients[r.variables.client];
+    if (Number(r.headersIn['Content-Length'] || 0) > limits.max_body_bytes) {
+        r.return(413);
+        return;
+    }
+    const text = await r.readRequestText();
+    if (!r.headersIn['Content-Length'] && Buffer.byteLength(text) > limits.max_body_bytes) {
+        r.return(413);
         return;
     }
     let body;
     try {
-        body = JSON.parse(await r.readRequestText());
+        body = JSON.parse(text);
     } catch (e) {
-        fail(r, 400, 'the body is not JSON', 'invalid_request_error', null);
+        fail(r, 400, 'the body is not JSON, or nested deeper than 32 levels', 'invalid_request_error', null);
         return;
     }
     const name = body && typeof body === 'object' ? body.model : undefined;
@@ -29,13 +48,57 @@ async function admit(r) {
         fail(r, 400, 'the body names no model: "model" must be a string', 'invalid_request_error', null);
         return;
     }
-    if (!Object.prototype.hasOwnProperty.call(models, name)) {
+    const model = own(models, name);
+    if (!model || (limits.models && !own(limits.models, name))) {
         const shown = name.slice(0, 128);
-        fail(r, 404, `The model \`${shown}\` does not exist.`, 'NotFoundError', 'model_not_found');
+        fail(r, 404, `The model \`${shown}\` does not exist or you do not have access to it.`, 'NotFoundError',
+             'model_not_found');
+        return;
+    }
+    const refused = refusedField(body);
+    if (refused) {
+        fail(r, 400, `"${refused}" is not allowed in a request`, 'invalid_request_error', null);
         return;
     }
     r.variables.model = name;
-    r.variables.pool = models[name];
+    r.variables.pool = model.pool;
+    if (model.prefix_affinity) {
+        r.variables.prefix = crypto.createHash('md5').update(name + '\n' + start(body)).digest('hex');
+    }
+}
+
+function refusedField(body) {
+    const field = REFUSED.find((key) => given(body[key]));
+    if (field) {
+        return field;
+    }
+    const within = REFUSED_WITHIN.find((path) => given(body[path[0]]) && given(body[path[0]][path[1]]));
+    return within ? within.join('.') : '';
+}
+
+function given(value) {
+    return value !== undefined && value !== null;
+}
+
+// The text that the engine's prefix cache would recognise first.
+function start(body) {
+    if (!Array.isArray(body.messages)) {
+        const prompt = Array.isArray(body.prompt) ? body.prompt[0] : body.prompt;
+        return (typeof prompt === 'string' ? prompt : JSON.stringify(prompt) || '').slice(0, PREFIX_LENGTH);
+    }
+    return body.messages.slice(0, 2).map((message) => {
+        const content = message && message.content;
+        return Array.isArray(content) ? content.map((part) => (part && part.text) || '').join('\n') : String(content);
+    }).join('\n').slice(0, PREFIX_LENGTH);
+}
+
+// The shape of OpenAI's GET /v1/models, with what this client may ask for. `created` has no meaning here.
+function list_models(r) {
+    const allowed = clients[r.variables.client].models;
+    const data = Object.keys(models).filter((name) => !allowed || own(allowed, name)).map((name) => (
+        {id: name, object: 'model', created: 0, owned_by: 'vllm-onprem'}));
+    r.headersOut['Content-Type'] = 'application/json';
+    r.return(200, JSON.stringify({object: 'list', data: data}) + '\n');
 }
 
 const MESSAGES = {
@@ -46,16 +109,20 @@ const MESSAGES = {
     408: ['invalid_request_error', 'the request took too long to arrive'],
     413: ['invalid_request_error', 'the request body is too large'],
     414: ['invalid_request_error', 'the request line is too long'],
+    429: ['rate_limit_error', 'too many requests of this client at once or per second; try again'],
     502: ['server_error', 'no replica answered'],
     503: ['server_error', 'no replica is ready; try again'],
     504: ['server_error', 'the replica did not answer in time'],
 };
+const CODES = {401: 'invalid_api_key', 429: 'rate_limit_exceeded'};
+const RETRY_AFTER = {429: '1', 503: '5'};
 
 // error_page sends every error that nginx itself makes through here.
 function error(r) {
     const status = Number(r.variables.status) || 500;
-    const known = MESSAGES[status] || ['server_error', 'internal error'];
-    fail(r, status, known[1], known[0], status === 401 ? 'invalid_api_key' : null);
+    const known = MESSAGES[status] || (status < 500 ? ['invalid_request_error', 'the request was refused']
+                                                    : ['server_error', 'internal error']);
+    fail(r, status, known[1], known[0], CODES[status] || null);
 }
 
 function fail(r, status, message, type, code) {
@@ -63,8 +130,8 @@ function fail(r, status, message, type, code) {
     if (status === 401) {
         r.headersOut['WWW-Authenticate'] = 'Bearer';
     }
-    if (status === 503) {
-        r.headersOut['Retry-After'] = '5';
+    if (RETRY_AFTER[status]) {
+        r.headersOut['Retry-After'] = RETRY_AFTER[status];
     }
     r.return(status, JSON.stringify({error: {message: message, type: type, param: null, code: code}}) + '\n');
 }
@@ -83,11 +150,11 @@ function count(r) {
 function metrics(r) {
     const lines = ['# HELP nginx_http_requests_total Requests answered by the gateway, by status.',
                    '# TYPE nginx_http_requests_total counter'];
-    ngx.shared.counters.items().sort().forEach(function (item) {
+    ngx.shared.counters.items().sort().forEach((item) => {
         lines.push(`nginx_http_requests_total{status="${item[0]}"} ${item[1]}`);
     });
     r.headersOut['Content-Type'] = 'text/plain; version=0.0.4';
     r.return(200, lines.join('\n') + '\n');
 }
 
-export default {admit, client, count, error, health, metrics};
+export default {admit, client, count, error, health, list_models, metrics};

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import docker
@@ -15,8 +16,9 @@ from docker.models.containers import Container
 from stack.console import HEARTBEAT_SECONDS, say, step
 from stack.docker_host import compose, condition, containers, started
 from stack.errors import StackError
-from stack.reload import RELOADABLE, reload
+from stack.reload import RELOADABLE, reload, services_of
 from stack.render import MANIFEST
+from stack.roll import roll, to_replace
 from stack.tree import Change, compare, read_tree, write_tree
 
 OTHER_PARTS_SECONDS = 120
@@ -57,20 +59,27 @@ def mark_proven(live: Path, files: Mapping[str, bytes]) -> None:
 
 
 def bring_up(
-    project: str, live: Path, files: Mapping[str, bytes], before: Before, client: docker.DockerClient
-) -> list[str]:
+    project: str, live: Path, files: Mapping[str, bytes], before: Before, client: docker.DockerClient,
+    drained_files: Callable[[frozenset[str]], Mapping[str, bytes]],
+) -> list[str]:  # fmt: skip
     """Write the tree, start what differs, wait until it is ready, reload what only changed its files.
+
+    Engines that run and differ are replaced one after the other; drained_files: the tree with replicas drained.
 
     Returns what was started, reloaded or removed. Raises StackError naming the part that did not come up, with
     its last log lines.
     """
     changes = compare(before.files, files)
     write_tree(live, files)
-    with step("starting what differs (an engine that is replaced finishes its requests first)"):
-        if before.lost:
-            compose(live, "up", "--detach", "--no-build", "--pull", "never", "--force-recreate", *RELOADABLE)
+    if before.lost:
+        compose(live, "up", "--detach", "--no-build", "--pull", "never", "--force-recreate")
+    limits = startup_timeouts(files)
+    replaced = to_replace(project, files, client) if before.running else []
+    if replaced:
+        roll(project, live, files, replaced, drained_files, client, partial(wait_ready, project, limits, client))
+    with step("starting what differs"):
         compose(live, "up", "--detach", "--remove-orphans", "--no-build", "--pull", "never")
-    wait_ready(project, startup_timeouts(files), client)
+    wait_ready(project, limits, client)
     after = started(containers(client, project))
     fresh = sorted(service for service, seen in after.items() if before.running.get(service) != seen)
     reloaded = sorted(_stale(changes, before) - set(fresh))
@@ -88,12 +97,12 @@ def startup_timeouts(files: Mapping[str, bytes]) -> dict[str, float]:
     return {engine["name"]: engine["startup_timeout"] for engine in json.loads(files["plan.json"])["engines"]}
 
 
-def wait_ready(project: str, limits: Mapping[str, float], client: docker.DockerClient) -> None:
-    """Wait until every container is healthy (or running, where it has no check), saying what is waited for."""
+def wait_ready(project: str, limits: Mapping[str, float], client: docker.DockerClient, only: str | None = None) -> None:
+    """Wait until every container (or one) is healthy, or running where it has no check; say what is waited for."""
     began = told = time.monotonic()
     restarts_before: dict[str, int] = {}
     while True:
-        running = containers(client, project)
+        running = {name: part for name, part in containers(client, project).items() if only in (None, name)}
         restarts = {part.id or "": int(part.attrs["RestartCount"]) for part in running.values()}
         restarts_before = {**restarts, **restarts_before}
         waiting = {name: condition(part) for name, part in running.items()}
@@ -114,7 +123,7 @@ def wait_ready(project: str, limits: Mapping[str, float], client: docker.DockerC
 def _stale(changes: Sequence[Change], before: Before) -> set[str]:
     if before.files and not before.proven:
         return set(RELOADABLE)  # the last run ended before it had seen them read their files
-    return {change.unit for change in changes if change.needs == "reload"}
+    return set(services_of(change.unit for change in changes if change.needs == "reload"))
 
 
 def _marker(live: Path) -> Path:

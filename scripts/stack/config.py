@@ -165,6 +165,9 @@ class Model(_Section):
     max_num_seqs: int = Field(256, ge=1, le=65536)
     gpu_memory_utilization: float = Field(0.90, gt=0.0, le=1.0)
     enable_prefix_caching: bool = True
+    balancing: Literal["least_connections", "prefix_affinity"] = "least_connections"
+    max_queue: int = Field(256, ge=1, le=100_000)
+    queue_timeout: int = Field(30, ge=1, le=3600)
     quantization: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")] | None = None
     cpu_kvcache_space: int = Field(4, ge=1, le=4096)
     shutdown_timeout: int = Field(60, ge=1, le=3600)
@@ -179,14 +182,31 @@ class Tls(_Section):
     key: FilePath
 
 
+class Client(_Section):
+    """One client of the gateway: what it may ask for. What is left out is the gateway's own limit."""
+
+    name: Name
+    models: tuple[ModelName, ...] | None = Field(None, min_length=1, max_length=64, strict=False)
+    requests_per_second: int | None = Field(None, ge=1, le=100_000)
+    concurrency: int | None = Field(None, ge=1, le=100_000)
+    max_body_size_mib: int | None = Field(None, ge=1, le=1024)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+
 class Gateway(_Section):
-    """The one published address: TLS, API keys, limits of time and size."""
+    """The one published address: TLS, API keys, limits of rate, time and size."""
 
     listen: Listen = "0.0.0.0"
     https_port: Port = 8443
     server_name: Annotated[str, AfterValidator(_server_name)] = "localhost"
     tls: Tls | None = None
-    api_keys: tuple[Name, ...] = Field(("default",), min_length=1, max_length=1000, strict=False)
+    api_keys: tuple[Client, ...] = Field((Client(name="default"),), min_length=1, max_length=1000, strict=False)
+    requests_per_second: int = Field(500, ge=1, le=100_000)
+    concurrency: int = Field(256, ge=1, le=100_000)
     max_body_size_mib: int = Field(8, ge=1, le=1024)
     request_timeout: int = Field(600, ge=1, le=86400)
 

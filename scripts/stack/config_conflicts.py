@@ -19,8 +19,8 @@ _PORTS = {
 
 
 def conflicts(document: Mapping[str, Any]) -> list[Problem]:
-    """Names and ports given twice, and keys that the device rules out."""
-    return [*_names_twice(document), *_ports_twice(document), *_device(document)]
+    """Names and ports given twice, clients of models that are not served, and keys that the device rules out."""
+    return [*_names_twice(document), *_unknown_models(document), *_ports_twice(document), *_device(document)]
 
 
 def _section(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -38,13 +38,25 @@ def _models(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _names_twice(document: Mapping[str, Any]) -> Iterator[Problem]:
     names = [model.get("served_model_name") for model in _models(document)]
-    keys = _items(_section(document, "gateway").get("api_keys"))
+    keys = [_client_name(item) for item in _items(_section(document, "gateway").get("api_keys"))]
     for where, values in (("models[{}].served_model_name", names), ("gateway.api_keys[{}]", keys)):
         seen: set[str] = set()
         for index, value in enumerate(values):
             if isinstance(value, str) and value in seen:
                 yield Problem(where.format(index), f"{value!r} is given twice")
             seen |= {value} if isinstance(value, str) else set()
+
+
+def _client_name(item: object) -> object:
+    return item.get("name") if isinstance(item, Mapping) else item
+
+
+def _unknown_models(document: Mapping[str, Any]) -> Iterator[Problem]:
+    known = [model.get("served_model_name") for model in _models(document)]
+    for index, client in enumerate(_items(_section(document, "gateway").get("api_keys"))):
+        for name in _items(client.get("models")) if isinstance(client, Mapping) else []:
+            if name not in known:
+                yield Problem(f"gateway.api_keys[{index}].models", f"no model is served as {name!r}")
 
 
 def _ports_twice(document: Mapping[str, Any]) -> Iterator[Problem]:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from stack import certificates, images
-from stack.api_keys import key_hashes
+from stack import certificates, images, kept_state
 from stack.config import UNSAFE_IN_PATHS, StackConfig, load_config, problem_at
 from stack.errors import InputError, Problem, StackError
 from stack.hardware import Gpu, Host, find_gpus, load_hosts, save_hosts
@@ -63,9 +62,8 @@ class Inputs:
 
     def render(self, plan: Plan) -> dict[str, bytes]:
         """The files of build/<host>/, with the API keys and the certificate that exist so far."""
-        hashes = key_hashes(self.state, self.config.gateway.api_keys)
         certificate = certificates.current(self.state, self.config.gateway, ROOT)
-        return render(plan, hashes, ROOT, certificate or "none-yet")
+        return render(plan, kept_state.load(self.state, plan.gateway["api_keys"], certificate), ROOT)
 
 
 @dataclass(frozen=True)

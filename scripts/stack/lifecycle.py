@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import docker
 
 from stack import api_keys, apply, certificates, image_store, preflight
+from stack.adjust import back, drained_tree
 from stack.config import problem_at
 from stack.console import say, step
 from stack.docker_host import connect
+from stack.downtime import refuse_downtime
 from stack.engine_args import refusals
 from stack.errors import InputError, StackError
 from stack.fetch import ensure_models
@@ -22,7 +25,6 @@ from stack.inputs import ROOT, Inputs, gather, remember
 from stack.locks import only_one, taking_turns
 from stack.ownership import ENGINE_UID, NGINX_UID, give_to
 from stack.plan import Plan
-from stack.put_back import put_back
 from stack.smoke import Result, gateway_checks, host_checks, run_checks
 from stack.tree import compare, write_tree
 from stack.validate import validate
@@ -39,7 +41,8 @@ def up(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
         before = apply.look(inputs.config.name, inputs.live, client)
         with taking_turns(inputs.shared):
             inputs, plan, files = _provide(inputs, arguments, before, client)
-        done = _apply(plan, inputs.live, files, before, client)
+        refuse_downtime(inputs, plan, files, before, client)
+        done = _apply(inputs, plan, files, before, client)
         certificates.keep_only(inputs.state, _certificate(files["nginx/revision.json"]))
         remember(inputs, plan)
     return plan, done
@@ -125,17 +128,18 @@ def _provide(
 
 
 def _make_secrets_and_folders(inputs: Inputs, plan: Plan, client: docker.DockerClient) -> None:
-    for name in api_keys.ensure_keys(inputs.state, inputs.config.gateway.api_keys):
+    for name in api_keys.ensure_keys(inputs.state, plan.gateway["api_keys"]):
         say(f"made the API key {name!r}: {api_keys.key_file(inputs.state, name)}")
     pair, made = certificates.ensure(inputs.state, inputs.config.gateway, ROOT)
     if made:
         say(f"new certificate: {certificates.certificate_file(inputs.state, pair)}")
     tls = [certificates.certificate_file(inputs.state, pair), certificates.private_key_file(inputs.state, pair)]
     give_to(tls, NGINX_UID, plan.images["nginx"], client)
-    caches = [Path(engine.cache_dir) for engine in plan.engines]
-    for cache in caches:
-        cache.mkdir(parents=True, exist_ok=True)
-    give_to(caches, ENGINE_UID, plan.images["nginx"], client)
+    folders = [Path(path) for engine in plan.engines for path in (engine.cache_dir, engine.evidence_dir)]
+    folders.append(inputs.state / "textfile")  # what engines count, for the node exporter
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    give_to(folders, ENGINE_UID, plan.images["nginx"], client)
 
 
 def _check_flags(inputs: Inputs, plan: Plan, before: apply.Before, client: docker.DockerClient) -> None:
@@ -161,16 +165,19 @@ def _check_flags(inputs: Inputs, plan: Plan, before: apply.Before, client: docke
 
 
 def _apply(
-    plan: Plan, live: Path, files: Mapping[str, bytes], before: apply.Before, client: docker.DockerClient
+    inputs: Inputs, plan: Plan, files: Mapping[str, bytes], before: apply.Before, client: docker.DockerClient
 ) -> list[str]:
+    live = inputs.live
     try:
-        done = apply.bring_up(plan.project, live, files, before, client)
-        failed = [result for result in verify(Path(plan.state_dir), plan.as_dict(), client) if result.failed]
+        done = apply.bring_up(
+            plan.project, live, files, before, client, partial(drained_tree, plan, inputs.state, ROOT, files)
+        )
+        failed = [result for result in verify(inputs.state, plan.as_dict(), client) if result.failed]
         if failed:
             lines = [f"  {result.name}: {result.detail}\n    next: {result.look}" for result in failed]
             raise StackError("\n".join([f"the stack is up, but {len(failed)} checks failed", *lines]))
     except BaseException as error:
-        outcome = put_back(plan.project, live, files, before, client)
+        outcome = back(plan.project, inputs.state, ROOT, files, before, client)
         if isinstance(error, StackError):
             raise StackError(f"{error}\n{outcome}") from None
         say(outcome)

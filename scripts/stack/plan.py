@@ -26,6 +26,20 @@ SHM_MIB, SHM_MIB_PER_GPU = 1024, 2048
 
 
 @dataclass(frozen=True)
+class HealthCheck:
+    """How Docker runs compose/engine/check.py: in seconds, and after how many failures it says unhealthy."""
+
+    interval: int
+    timeout: int
+    retries: int
+
+
+# A frozen engine is killed after at most 3 x (3 s between two runs + 0.5 s + 10 s) + 5 s for its evidence = 46 s;
+# HAProxy's own check needs up to 12 s more to see an engine go that gets no requests. One run takes at most 37 s.
+HEALTH_CHECK = HealthCheck(interval=3, timeout=45, retries=3)
+
+
+@dataclass(frozen=True)
 class Engine:
     """One vLLM process group in one container. Times in seconds, memory in MiB, paths on the host."""
 
@@ -39,18 +53,27 @@ class Engine:
     gpus: tuple[str, ...]
     model_dir: str
     cache_dir: str
+    evidence_dir: str
     shm_mib: int
+    health_check: HealthCheck
     startup_timeout: int
     stop_grace: int
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The replicas of one model: one HAProxy backend."""
+    """The replicas of one model: one HAProxy backend.
+
+    max_num_seqs: requests that one replica works on; max_queue: how many more wait, for queue_timeout seconds.
+    """
 
     name: str
     served_model_name: str
     engines: tuple[str, ...]
+    balancing: str
+    max_num_seqs: int
+    max_queue: int
+    queue_timeout: int
 
 
 @dataclass(frozen=True)
@@ -127,7 +150,12 @@ def make_plan(
             taken = [free.pop(0) for _ in range(model.tensor_parallel_size)] if config.device == "cuda" else []
             engines.append(_engine(config, model, pool, replica, taken, images["vllm"], state, root))
             names.append(engines[-1].name)
-        pools.append(Pool(pool, model.served_model_name, tuple(names)))
+        pools.append(
+            Pool(
+                pool, model.served_model_name, tuple(names),
+                model.balancing, model.max_num_seqs, model.max_queue, model.queue_timeout,
+            )
+        )  # fmt: skip
 
     return Plan(
         project=config.name,
@@ -144,6 +172,22 @@ def make_plan(
         state_dir=str(state),
         gpus_unused=tuple(gpu.uuid for gpu in free) if config.device == "cuda" else (),
     )
+
+
+def plan_from(document: Mapping[str, Any]) -> Plan:
+    """The plan that as_dict() wrote, such as the plan.json of an applied tree."""
+    parts: dict[str, type[Any]] = {"engines": Engine, "pools": Pool, "published": Published, "targets": Target}
+    fields: dict[str, Any] = {
+        key: tuple(parts[key](**{name: _frozen(item) for name, item in entry.items()}) for entry in value)
+        if key in parts
+        else _frozen(value)
+        for key, value in document.items()
+    }
+    return Plan(**fields)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def absolute(root: Path, path: str) -> Path:
@@ -222,11 +266,17 @@ def _engine(
         image=image,
         entrypoint=vllm_args.ENTRYPOINT,
         argv=vllm_args.argv(config, model),
-        environment=vllm_args.environment(config, model),
+        environment={
+            **vllm_args.environment(config, model),
+            "ENGINE_NAME": name,
+            "SERVED_MODEL_NAME": model.served_model_name,
+        },
         gpus=tuple(gpu.uuid for gpu in gpus),
         model_dir=str(model_dir(config, model, root)),
         cache_dir=str(state / "cache" / name),
+        evidence_dir=str(state / "evidence" / name),
         shm_mib=SHM_MIB + (SHM_MIB_PER_GPU * len(gpus) if len(gpus) > 1 else 0),
+        health_check=HEALTH_CHECK,
         startup_timeout=model.startup_timeout,
         stop_grace=model.shutdown_timeout + STOP_GRACE_MARGIN_SECONDS,
     )
@@ -252,13 +302,13 @@ def _targets(engines: list[Engine], host: Host) -> tuple[Target, ...]:
     ]
     here = {"host": host.name}
     parts = {
-        "alertmanager": "alertmanager:9093",
-        "haproxy": "haproxy:8405",
-        "nginx": "nginx:8406",
-        "node": "node-exporter:9100",
-        "prometheus": "localhost:9090",
+        "alertmanager": ("alertmanager:9093",),
+        "haproxy": ("haproxy:8405", "haproxy-standby:8405"),
+        "nginx": ("nginx:8406",),
+        "node": ("node-exporter:9100",),
+        "prometheus": ("localhost:9090",),
     }
-    return (*vllm, *(Target(job, address, here) for job, address in parts.items()))
+    return (*vllm, *(Target(job, address, here) for job, addresses in parts.items() for address in addresses))
 
 
 def _gateway(config: StackConfig) -> dict[str, Any]:
@@ -266,7 +316,10 @@ def _gateway(config: StackConfig) -> dict[str, Any]:
     return {
         "server_name": gateway.server_name,
         "https_port": gateway.https_port,
-        "api_keys": gateway.api_keys,
+        "api_keys": tuple(client.name for client in gateway.api_keys),
+        "clients": {client.name: client.model_dump(exclude={"name"}) for client in gateway.api_keys},
+        "requests_per_second": gateway.requests_per_second,
+        "concurrency": gateway.concurrency,
         "max_body_size_mib": gateway.max_body_size_mib,
         "request_timeout": gateway.request_timeout,
         "tls": gateway.tls.model_dump() if gateway.tls else None,

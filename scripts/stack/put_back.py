@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import docker
 import requests
 from docker.errors import DockerException
 
-from stack.apply import Before, mark_proven, startup_timeouts, wait_ready
+from stack.apply import Before, bring_up, look, mark_proven
 from stack.console import say
-from stack.docker_host import PROJECT_LABEL, compose, containers, started
+from stack.docker_host import PROJECT_LABEL, compose, containers
 from stack.errors import StackError
 from stack.inputs import Place
-from stack.reload import reload
 from stack.tree import compare, write_tree
 
 
@@ -32,10 +31,16 @@ def stop(place: Place, client: docker.DockerClient) -> None:
             network.remove()
 
 
-def put_back(project: str, live: Path, files: Mapping[str, bytes], before: Before, client: docker.DockerClient) -> str:
-    """Undo what bring_up did with these files. Never raises but for an interrupt: says what state everything is in."""
+def put_back(
+    project: str, live: Path, files: Mapping[str, bytes], before: Before, client: docker.DockerClient,
+    drained_files: Callable[[frozenset[str]], Mapping[str, bytes]],
+) -> str:  # fmt: skip
+    """Undo what bring_up did with these files. Never raises but for an interrupt: says what state everything is in.
+
+    drained_files: the previous tree with replicas drained.
+    """
     try:
-        return _put_back(project, live, files, before, client)
+        return _put_back(project, live, files, before, client, drained_files)
     except (StackError, OSError, DockerException, requests.RequestException) as error:
         return (
             f"The previous stack could NOT be put back: {error}\n"
@@ -43,8 +48,10 @@ def put_back(project: str, live: Path, files: Mapping[str, bytes], before: Befor
         )
 
 
-def _put_back(project: str, live: Path, files: Mapping[str, bytes], before: Before, client: docker.DockerClient) -> str:
-    changes = compare(before.files, files)
+def _put_back(
+    project: str, live: Path, files: Mapping[str, bytes], before: Before, client: docker.DockerClient,
+    drained_files: Callable[[frozenset[str]], Mapping[str, bytes]],
+) -> str:  # fmt: skip
     if before.lost:
         return (
             f"The files that the running stack was made from ({live}) were gone, so it cannot be put back: what runs"
@@ -57,20 +64,12 @@ def _put_back(project: str, live: Path, files: Mapping[str, bytes], before: Befo
             write_tree(live, before.files)
         else:
             shutil.rmtree(live)
-        return (
-            "The stack did not run before, so what was started is stopped again; images, models and secrets are kept."
-        )
-    if not changes:
+        return "The stack did not run before, so what was started is stopped again; images, models and keys are kept."
+    if not compare(before.files, files):
         return "No file of the stack had been changed; `make status` shows what runs."
     say("putting the previous stack back")
-    write_tree(live, before.files)
-    now = started(containers(client, project))
-    compose(live, "up", "--detach", "--remove-orphans", "--no-build", "--pull", "never")
-    wait_ready(project, startup_timeouts(before.files), client)
-    after = started(containers(client, project))
-    untouched = {name for name, seen in after.items() if now.get(name) == seen}
-    stale = {change.unit for change in changes if change.needs == "reload"}
-    reload(project, sorted(stale & untouched), before.files, client)
+    # the same way back: engines one after the other, the one that failed first
+    bring_up(project, live, before.files, look(project, live, client), client, drained_files)
     if before.proven:
         mark_proven(live, before.files)
     return "The previous stack was put back and is running."

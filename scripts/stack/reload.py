@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import docker
 import requests
@@ -42,15 +42,20 @@ _TIME = r"^%s ([0-9.e+]+)$"
 _PARTS = {
     "nginx": _Part("HUP", 8406, "/health", r"^revision ([0-9a-f]+)$"),
     "haproxy": _Part("USR2", 8405, "/metrics", _TIME % "haproxy_process_start_time_seconds"),
+    "haproxy-standby": _Part("USR2", 8405, "/metrics", _TIME % "haproxy_process_start_time_seconds"),
     "prometheus": _Part("HUP", 9090, "/metrics", _TIME % "prometheus_config_last_reload_success_timestamp_seconds"),
     "alertmanager": _Part("HUP", 9093, "/metrics", _TIME % "alertmanager_config_last_reload_success_timestamp_seconds"),
 }
 RELOADABLE = tuple(_PARTS)
+SERVICES = {"haproxy": ("haproxy", "haproxy-standby")}  # of a unit of the manifest, where it has another name
 
 
-def reload(
-    project: str, services: Sequence[str], files: Mapping[str, bytes], client: docker.DockerClient
-) -> None:  # fmt: skip
+def services_of(units: Iterable[str]) -> list[str]:
+    """The services that read the files of these units."""
+    return sorted(service for unit in units for service in SERVICES.get(unit, (unit,)))
+
+
+def reload(project: str, services: Sequence[str], files: Mapping[str, bytes], client: docker.DockerClient) -> None:
     """Signal each service that runs, and wait until it runs these files.
 
     Raises StackError naming those that go on with what they had: they found the new files unusable.

@@ -17,18 +17,27 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from stack import vllm_args
 from stack.errors import StackError
+from stack.gateway_state import GatewayState
 from stack.plan import Plan
 
 MANIFEST = "manifest.json"
 MODE = "0644"  # containers of several users read them; secrets are never in this tree
 
-STATIC = ("compose/edge.yaml", "compose/observability.yaml", "nginx", "prometheus")
+STATIC = (
+    "compose/edge.yaml",
+    "compose/observability.yaml",
+    "compose/engine/check.py",
+    "compose/engine/evidence.py",
+    "nginx",
+    "prometheus",
+)
 EACH_JOB = "prometheus/targets/each_job.json.j2"
 
 # First match wins: (path prefix, unit, what a change needs).
 UNITS = (
     ("nginx/", "nginx", "reload"),
     ("haproxy/", "haproxy", "reload"),
+    ("compose/engine/", "engine", "none"),  # the next health check reads it
     ("prometheus/alertmanager.yml", "alertmanager", "reload"),
     ("prometheus/targets/", "prometheus", "none"),  # Prometheus watches its target files
     ("prometheus/", "prometheus", "reload"),
@@ -37,18 +46,17 @@ UNITS = (
 )
 
 
-def render(plan: Plan, key_hashes: Mapping[str, str], root: Path, certificate: str = "none-yet") -> dict[str, bytes]:
-    """Relative path -> content, manifest included.
+def render(plan: Plan, state: GatewayState, root: Path) -> dict[str, bytes]:
+    """Relative path -> content, manifest included. root: the project's folder (static folders and templates).
 
-    key_hashes: SHA-256 of an API key -> client name; the keys themselves never come near this tree.
-    root: the project's folder (static folders and templates). certificate: name of the pair that nginx shows.
+    Of API keys only their SHA-256 comes near this tree.
     """
     files = dict(_static(root))
-    for path, content in _templates(plan, key_hashes, certificate, root):
+    for path, content in _templates(plan, state, root):
         if path in files:
             raise StackError(f"{path} is both a static file and a template: keep one of them")
         files[path] = content
-    files["nginx/revision.json"] = _revision(files, certificate)
+    files["nginx/revision.json"] = _revision(files, state.certificate)
     files["plan.json"] = _json(plan.as_dict()).encode()
     files[MANIFEST] = manifest(files)
     return dict(sorted(files.items()))
@@ -92,9 +100,9 @@ def _static(root: Path) -> Iterator[tuple[str, bytes]]:
                 yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
-def _templates(plan: Plan, key_hashes: Mapping[str, str], certificate: str, root: Path) -> Iterator[tuple[str, bytes]]:
+def _templates(plan: Plan, state: GatewayState, root: Path) -> Iterator[tuple[str, bytes]]:
     environment = _environment(root / "templates")
-    context = {**_context(plan, key_hashes), "certificate": certificate}
+    context = _context(plan, state)
     for name in environment.list_templates(extensions=["j2"]):
         if name == EACH_JOB:
             for job, targets in _targets(plan).items():
@@ -111,22 +119,47 @@ def _print(environment: Environment, name: str, context: Mapping[str, Any]) -> b
         raise StackError(f"templates/{name}: {error}") from error
 
 
-def _context(plan: Plan, key_hashes: Mapping[str, str]) -> dict[str, Any]:
+def _context(plan: Plan, state: GatewayState) -> dict[str, Any]:
+    limits = client_limits(plan, state)
     return {
         "plan": plan,
+        "state": state,
+        "keys": dict(sorted(state.keys.items())),
+        "certificate": state.certificate,
         "engine_port": vllm_args.PORT,
         "jobs": list(_targets(plan)),
-        "key_hashes": dict(sorted(key_hashes.items())),
-        "pool_of_model": {pool.served_model_name: pool.name for pool in plan.pools},
-        # the shape of OpenAI's GET /v1/models; created has no meaning here and must not be a clock
-        "model_list": {
-            "object": "list",
-            "data": [
-                {"id": pool.served_model_name, "object": "model", "created": 0, "owned_by": "vllm-onprem"}
-                for pool in plan.pools
-            ],
+        "clients": {
+            name: {
+                # a mapping and not a list: preloaded lists have no methods in njs
+                "models": limit["models"] and dict.fromkeys(limit["models"], True),
+                "max_body_bytes": limit["max_body_size_mib"] * 2**20,
+            }
+            for name, limit in limits.items()
+        },
+        # nginx wants a zone for each distinct limit
+        "rates": _by_value(limits, "requests_per_second"),
+        "concurrencies": _by_value(limits, "concurrency"),
+        "max_body_size_mib": max(limit["max_body_size_mib"] for limit in limits.values()),
+        "models": {
+            pool.served_model_name: {"pool": pool.name, "prefix_affinity": pool.balancing == "prefix_affinity"}
+            for pool in plan.pools
         },
     }
+
+
+def client_limits(plan: Plan, state: GatewayState) -> dict[str, dict[str, Any]]:
+    """name -> every limit of a client, those left out filled in from the gateway's own. Sorted."""
+    every = {**plan.gateway["clients"], **state.clients}
+    own = {key: plan.gateway[key] for key in ("requests_per_second", "concurrency", "max_body_size_mib")}
+    return {
+        name: {**own, **{key: value for key, value in limit.items() if value is not None}, "models": limit["models"]}
+        for name, limit in sorted(every.items())
+    }
+
+
+def _by_value(limits: Mapping[str, Mapping[str, Any]], key: str) -> list[tuple[int, list[str]]]:
+    values = sorted({limit[key] for limit in limits.values()})
+    return [(value, [name for name, limit in limits.items() if limit[key] == value]) for value in values]
 
 
 def _targets(plan: Plan) -> dict[str, Sequence[Mapping[str, Any]]]:

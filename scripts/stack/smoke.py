@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import docker
 import requests
 
 from stack.docker_host import address, condition, containers
+from stack.drains import drained
 from stack.gateway_client import GatewayClient, Refused
 
 DEADLINE_SECONDS = 60.0
@@ -104,7 +106,7 @@ def gateway_checks(gateway: GatewayClient, models: list[str]) -> Iterator[Check]
 
 def services(plan: Mapping[str, Any]) -> list[str]:
     """Every service of a plan, as Compose names it."""
-    parts = ["nginx", "haproxy", "prometheus", "alertmanager", "node-exporter"]
+    parts = ["nginx", "haproxy", "haproxy-standby", "prometheus", "alertmanager", "node-exporter"]
     return [*parts, *(engine["name"] for engine in plan["engines"])]
 
 
@@ -133,14 +135,18 @@ def _replica(plan: Mapping[str, Any], client: docker.DockerClient, engine: Mappi
 
 
 def _balancer(plan: Mapping[str, Any], client: docker.DockerClient) -> str:
-    part = containers(client, plan["project"])["haproxy"]
-    text = _get(f"http://{address(part, 'inner')}:8405/metrics").text
-    up = [line for line in text.splitlines() if line.startswith("haproxy_server_status{") and 'state="UP"' in line]
-    down = [engine["name"] for engine in plan["engines"]
-            if not any(f'server="{engine["name"]}"' in line and line.endswith(" 1") for line in up)]  # fmt: skip
-    if down:
-        raise LookupError(f"not in their pools: {', '.join(down)}")
-    return f"{len(plan['engines'])} replicas in {len(plan['pools'])} pool(s)"
+    running = containers(client, plan["project"])
+    out = drained(Path(plan["state_dir"]))
+    for service in ("haproxy", "haproxy-standby"):
+        lines = _get(f"http://{address(running[service], 'inner')}:8405/metrics").text.splitlines()
+        up = [line for line in lines if line.startswith("haproxy_server_status{") and 'state="UP"' in line]
+        serving = [line for line in up if line.endswith(" 1")]
+        wanted = [engine["name"] for engine in plan["engines"] if engine["name"] not in out]
+        down = [name for name in wanted if not any(f'server="{name}"' in line for line in serving)]
+        if down:
+            raise LookupError(f"not in their pools, says {service}: {', '.join(down)}")
+    said = f", {len(out)} drained: {', '.join(sorted(out))}" if out else ""
+    return f"{len(plan['engines'])} replicas in {len(plan['pools'])} pool(s){said}"
 
 
 def _targets(plan: Mapping[str, Any], port: int) -> str:

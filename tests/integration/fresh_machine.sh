@@ -73,8 +73,23 @@ settings() {
   compgen -e | grep -E '^(PIP_.*|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE|(HTTPS?|NO|https?|no)_(PROXY|proxy))$' || true
 }
 
+# Folders and files that pip's configuration names: packages that no index has, constraints.
+pip_paths() {
+  { pip config list 2>/dev/null || true; } | grep -oE "/[^/' ][^' ]*" | sort --unique
+}
+
+pip_folders() {
+  local path
+  for path in $(pip_paths); do
+    [[ ! -d $path ]] || echo "${path%/simple}" # an index links to files beside its own folder
+  done
+}
+
 settings_files() {
-  local variable
+  local variable path
+  for path in $(pip_paths); do
+    [[ ! -f $path ]] || echo "$path"
+  done
   for variable in $(settings); do
     [[ ! -f ${!variable} ]] || echo "${!variable}"
   done
@@ -84,12 +99,13 @@ settings_files() {
 # Docker in Docker without --privileged, which some hosts cannot give: the folder of the inner engine is a volume, as
 # overlay does not work on overlay.
 start() {
-  local environment=()
+  local environment=() folders=()
   mapfile -t environment < <(settings | sed 's/^/--env=/')
+  mapfile -t folders < <(pip_folders | sed 's/.*/--volume=&:&:ro/')
   local init=(--init "$image" sleep infinity)
   [[ $mode == plain ]] || init=("$image" /sbin/init)
-  docker run --detach --name "$name" --hostname fresh "${environment[@]}" \
-    --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add MKNOD \
+  docker run --detach --name "$name" --hostname fresh "${environment[@]}" "${folders[@]}" \
+    --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add MKNOD --cap-add SYS_PTRACE \
     --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
     --cgroupns=host --volume /sys/fs/cgroup:/sys/fs/cgroup:rw \
     --tmpfs /run --tmpfs /run/lock --volume /var/lib/docker "${init[@]}" >/dev/null

@@ -6,6 +6,7 @@ import pytest
 
 from rendered.conftest import Programs
 from stack.errors import StackError
+from stack.gateway_state import GatewayState
 from stack.render import manifest, render
 from stack.tree import write_tree
 from stack.validate import validate
@@ -18,7 +19,7 @@ def test_nginx_haproxy_promtool_amtool_and_compose_accept_every_stack(programs: 
     refused = []
     for number, (name, plan) in enumerate(plans(programs.images, images_built=programs.built)):
         tree = programs.scratch / f"tree-{number}"
-        write_tree(tree, render(plan, HASHES, ROOT, programs.certificate))
+        write_tree(tree, render(plan, GatewayState(HASHES, certificate=programs.certificate), ROOT))
         try:
             validate(tree, plan.images, programs.tls, programs.client)
         except StackError as error:
@@ -40,7 +41,7 @@ def test_nginx_haproxy_promtool_amtool_and_compose_accept_every_stack(programs: 
 )
 def test_a_broken_file_is_refused_by_its_program(programs: Programs, path: str, program: str) -> None:
     _, plan = next(plans(programs.images, images_built=programs.built))
-    files = render(plan, HASHES, ROOT, programs.certificate)
+    files = render(plan, GatewayState(HASHES, certificate=programs.certificate), ROOT)
     files[path] += b"\nno_such_thing {{ ;\n"
     files["manifest.json"] = manifest({name: data for name, data in files.items() if name != "manifest.json"})
     tree = programs.scratch / f"broken-{path.replace('/', '-')}"

@@ -202,7 +202,6 @@ def test_no_registry_is_asked_when_there_is_no_choice(asked: Any, device: Any, s
         (Answer(401), True),
         (Answer(503, headers={"Docker-Distribution-Api-Version": "registry/2.0"}), True),
         (Answer(403, b"<html>blocked by policy</html>"), False),
-        (Answer(302, headers={"Location": "http://127.0.0.1:1/login"}), False),
         (Answer(502), False),
     ],
 )
@@ -210,6 +209,13 @@ def test_a_registry_is_told_from_a_proxys_own_page(answer: Answer, speaks: bool)
     with serve(answer) as server:
         assert registry_answers(f"127.0.0.1:{server.port}") is speaks
     assert "/v2/" in server.paths
+
+
+def test_a_login_page_that_one_is_sent_to_is_no_registry() -> None:
+    with serve(Answer(200, b"<html>log in</html>")) as portal:
+        with serve(Answer(302, headers={"Location": f"{portal.url}/login"})) as server:
+            assert registry_answers(f"127.0.0.1:{server.port}") is False
+        assert portal.paths == []
 
 
 def test_nobody_at_the_address_is_no_registry() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -50,6 +54,29 @@ def test_after_a_cancel_nothing_starts_and_what_runs_is_stopped(progress: Progre
         raise AssertionError("started")
     with pytest.raises(CancelledError):
         progress.command("it", ["sleep", "600"], log=tmp_path / "log")
+
+
+def test_a_cancel_stops_a_running_command_and_its_children(progress: Progress, tmp_path: Path) -> None:
+    ended: list[BaseException] = []
+    reading, writing = os.pipe()
+
+    def run(output: IO[bytes]) -> None:
+        try:
+            progress.command("it", ["sh", "-c", "sleep 600 & echo ready; wait"], log=tmp_path / "log", stdout=output)
+        except CancelledError as error:
+            ended.append(error)
+
+    with os.fdopen(reading, "rb") as answers:
+        with os.fdopen(writing, "wb") as output:
+            thread = threading.Thread(target=run, args=(output,))
+            thread.start()
+            assert answers.readline() == b"ready\n"
+            progress.cancel()
+            thread.join(60)
+        assert [str(error) for error in ended] == ["it: stopped, as something else failed"]
+        # the children hold the pipe too: it is at its end when the last of them is gone
+        assert select.select([answers], [], [], 30)[0]
+        assert answers.read() == b""
 
 
 def test_a_stopped_command_takes_its_children_along() -> None:

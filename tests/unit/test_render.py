@@ -16,22 +16,25 @@ import pytest
 
 from stack.api_keys import ensure_keys, key_file, key_hashes
 from stack.errors import StackError
+from stack.gateway_state import GatewayState
 from stack.plan import Plan
 from stack.render import MANIFEST, STATIC, render, unit_of
 from stacks import ROOT, plans
 from unit import given
 
 HASHES = {"0" * 64: "alice", "f" * 64: "bob"}
+STATE = GatewayState(HASHES)
 # Renders every stack of the repository and prints one digest of all bytes.
 DIGEST = """
 import hashlib, sys
 sys.path[:0] = sys.argv[1:]
+from stack.gateway_state import GatewayState
 from stack.render import render
 from stacks import ROOT, plans
 roles = ("vllm", "prometheus", "nginx", "node_exporter", "haproxy", "alertmanager")
 total = hashlib.sha256()
 for name, plan in plans({role: f"{role}:1.2.3" for role in roles}, images_built=True):
-    for path, content in render(plan, {"1" * 64: "a", "2" * 64: "b", "3" * 64: "c"}, ROOT).items():
+    for path, content in render(plan, GatewayState({"1" * 64: "a", "2" * 64: "b", "3" * 64: "c"}), ROOT).items():
         total.update(path.encode() + content)
 print(total.hexdigest())
 """
@@ -67,15 +70,15 @@ def test_two_renders_are_the_same_bytes_in_every_process() -> None:
 
 
 def test_rendering_twice_gives_the_same_bytes_in_the_same_order(plan: Plan) -> None:
-    assert list(render(plan, HASHES, ROOT).items()) == list(render(plan, HASHES, ROOT).items())
+    assert list(render(plan, STATE, ROOT).items()) == list(render(plan, STATE, ROOT).items())
 
 
 def test_the_order_in_which_keys_were_found_does_not_show(plan: Plan) -> None:
-    assert render(plan, HASHES, ROOT) == render(plan, dict(reversed(HASHES.items())), ROOT)
+    assert render(plan, STATE, ROOT) == render(plan, GatewayState(dict(reversed(HASHES.items()))), ROOT)
 
 
 def test_every_static_file_is_there_at_the_same_path_with_the_same_bytes(plan: Plan) -> None:
-    tree = render(plan, HASHES, ROOT)
+    tree = render(plan, STATE, ROOT)
     starts = [ROOT / name for name in STATIC]
     static = [path for start in starts for path in ([start] if start.is_file() else start.rglob("*")) if path.is_file()]
     assert len(static) > len(STATIC)
@@ -84,7 +87,7 @@ def test_every_static_file_is_there_at_the_same_path_with_the_same_bytes(plan: P
 
 
 def test_every_template_is_rendered_at_its_own_path(plan: Plan) -> None:
-    tree = render(plan, HASHES, ROOT)
+    tree = render(plan, STATE, ROOT)
     jobs = {target.job for target in plan.targets}
     for path in (ROOT / "templates").rglob("*.j2"):
         name = path.relative_to(ROOT / "templates").as_posix().removesuffix(".j2")
@@ -98,14 +101,14 @@ def test_the_tree_holds_nothing_else(plan: Plan) -> None:
     }
     templates = {path.relative_to(ROOT / "templates").as_posix() for path in (ROOT / "templates").rglob("*.j2")}
     targets = {f"prometheus/targets/{target.job}.json" for target in plan.targets}
-    others = set(render(plan, HASHES, ROOT)) - sources - targets - {path.removesuffix(".j2") for path in templates}
+    others = set(render(plan, STATE, ROOT)) - sources - targets - {path.removesuffix(".j2") for path in templates}
     assert others == {"plan.json", "nginx/revision.json", MANIFEST}
 
 
 def test_a_path_that_is_both_static_and_a_template_is_refused(plan: Plan, project: Path) -> None:
     (project / "templates/nginx/nginx.conf.j2").write_text("# {{ plan.project }}\n")
     with pytest.raises(StackError, match=r"nginx/nginx\.conf is both"):
-        render(plan, HASHES, project)
+        render(plan, STATE, project)
 
 
 @pytest.mark.parametrize(
@@ -115,11 +118,11 @@ def test_a_path_that_is_both_static_and_a_template_is_refused(plan: Plan, projec
 def test_a_template_that_asks_for_what_is_not_there_is_refused_by_name(plan: Plan, project: Path, text: str) -> None:
     (project / "templates/nginx/conf.d/odd.conf.j2").write_text(text)
     with pytest.raises(StackError, match=r"templates/nginx/conf\.d/odd\.conf\.j2"):
-        render(plan, HASHES, project)
+        render(plan, STATE, project)
 
 
 def test_the_manifest_lists_every_file_but_itself_as_it_is(plan: Plan) -> None:
-    tree = render(plan, HASHES, ROOT)
+    tree = render(plan, STATE, ROOT)
     entries = json.loads(tree[MANIFEST])["files"]
     assert [entry["path"] for entry in entries] == sorted(tree.keys() - {MANIFEST})
     for entry in entries:
@@ -145,7 +148,7 @@ def test_the_manifest_lists_every_file_but_itself_as_it_is(plan: Plan) -> None:
     ],
 )
 def test_a_changed_file_needs_no_more_than_its_own_part(plan: Plan, path: str, unit: str, needs: str) -> None:
-    assert path in render(plan, HASHES, ROOT)
+    assert path in render(plan, STATE, ROOT)
     assert unit_of(path) == (unit, needs)
 
 
@@ -153,7 +156,7 @@ def test_no_api_key_is_in_any_rendered_byte_but_its_hash_is(tmp_path: Path) -> N
     names = ["alice", "bob"]
     ensure_keys(tmp_path, names)
     made = given.plan(given.config(gateway={"api_keys": names}))
-    tree = render(made, key_hashes(tmp_path, names), ROOT)
+    tree = render(made, GatewayState(key_hashes(tmp_path, names)), ROOT)
     everything = b"\n".join(tree.values())
     for name in names:
         key = key_file(tmp_path, name).read_bytes().strip()
@@ -162,7 +165,7 @@ def test_no_api_key_is_in_any_rendered_byte_but_its_hash_is(tmp_path: Path) -> N
 
 
 def test_nginx_shows_the_pair_it_is_told(plan: Plan) -> None:
-    tree = render(plan, HASHES, ROOT, "0123456789abcdef")
+    tree = render(plan, GatewayState(HASHES, certificate="0123456789abcdef"), ROOT)
     assert json.loads(tree["nginx/revision.json"])["certificate"] == "0123456789abcdef"
     named = re.findall(r"ssl_certificate(?:_key)? (\S+);", tree["nginx/conf.d/gateway.conf"].decode())
     assert named == ["/etc/nginx/tls/0123456789abcdef.crt", "/etc/nginx/tls/0123456789abcdef.key"]
@@ -170,7 +173,8 @@ def test_nginx_shows_the_pair_it_is_told(plan: Plan) -> None:
 
 def test_the_revision_that_nginx_tells_is_of_its_own_files_only(plan: Plan) -> None:
     def revision(made: Plan, hashes: dict[str, str], certificate: str = "a") -> str:
-        return str(json.loads(render(made, hashes, ROOT, certificate)["nginx/revision.json"])["revision"])
+        tree = render(made, GatewayState(hashes, certificate=certificate), ROOT)
+        return str(json.loads(tree["nginx/revision.json"])["revision"])
 
     first = revision(plan, HASHES)
     assert revision(plan, HASHES) == first
@@ -179,19 +183,15 @@ def test_the_revision_that_nginx_tells_is_of_its_own_files_only(plan: Plan) -> N
     assert revision(dataclasses.replace(plan, retention="1d"), HASHES) == first
 
 
-def test_models_are_listed_in_the_shape_that_clients_know() -> None:
-    made = given.plan(given.config(given.toy(), given.toy(served_model_name="org/b")))
-    listed = json.loads(render(made, HASHES, ROOT)["nginx/v1-models.json"])
-    assert listed["object"] == "list"
-    assert [(model["id"], model["object"]) for model in listed["data"]] == [("toy", "model"), ("org/b", "model")]
-
-
 def test_every_served_name_leads_to_a_pool_with_its_engines() -> None:
     made = given.plan(given.config(given.toy(replicas=2), given.toy(served_model_name="org/b.1")))
-    tree = render(made, HASHES, ROOT)
+    tree = render(made, STATE, ROOT)
     pools = {pool.name: pool for pool in made.pools}
     leads = json.loads(tree["nginx/models.json"])
-    assert {name: pools[pool].served_model_name for name, pool in leads.items()} == {"toy": "toy", "org/b.1": "org/b.1"}
+    assert {name: pools[lead["pool"]].served_model_name for name, lead in leads.items()} == {
+        "toy": "toy",
+        "org/b.1": "org/b.1",
+    }
     blocks = tree["haproxy/haproxy.cfg"].decode().split("\nbackend ")[1:]
     lines = {block.split()[0]: [line.split()[1:3] for line in block.splitlines() if line.startswith("    server ")]
              for block in blocks}  # fmt: skip
@@ -201,5 +201,5 @@ def test_every_served_name_leads_to_a_pool_with_its_engines() -> None:
 
 def test_every_plan_of_the_repository_renders() -> None:
     for name, made in plans(given.IMAGES, images_built=False):
-        tree = render(made, HASHES, ROOT)
+        tree = render(made, STATE, ROOT)
         assert json.loads(tree["plan.json"])["host"] == made.host, name

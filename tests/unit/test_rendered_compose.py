@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import yaml
 
+from stack.gateway_state import GatewayState
 from stack.plan import Plan
 from stack.render import render
-from stack.vllm_args import PORT
 from stacks import ROOT
 from unit import given
-from unit.loopback import Answer, serve
 
 COMPOSE_FILES = ("compose.yaml", "compose/edge.yaml", "compose/observability.yaml")
 REFERENCE = re.compile(r"\$\{([A-Z_]+):\?\}")
@@ -28,7 +25,7 @@ def plan(**keys: Any) -> Plan:
 
 
 def tree_of(made: Plan) -> dict[str, bytes]:
-    return render(made, {"0" * 64: "default"}, ROOT)
+    return render(made, GatewayState({"0" * 64: "default"}), ROOT)
 
 
 def services(made: Plan) -> dict[str, dict[str, Any]]:
@@ -52,8 +49,16 @@ SERVICES = services(plan())
 ENGINES = [engine.name for engine in plan().engines]
 
 
-def test_the_stack_is_the_engines_and_five_parts() -> None:
-    assert set(SERVICES) == {*ENGINES, "nginx", "haproxy", "prometheus", "alertmanager", "node-exporter"}
+def test_the_stack_is_the_engines_and_six_parts() -> None:
+    assert set(SERVICES) == {
+        *ENGINES,
+        "nginx",
+        "haproxy",
+        "haproxy-standby",
+        "prometheus",
+        "alertmanager",
+        "node-exporter",
+    }
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -91,7 +96,7 @@ def test_networks_without_a_route_out_are_all_but_the_edge() -> None:
     assert {network for service in SERVICES.values() for network in service["networks"]} == set(networks)
 
 
-def test_only_services_on_the_edge_publish_and_only_nginx_beyond_loopback() -> None:
+def test_only_three_parts_publish_and_only_nginx_beyond_loopback() -> None:
     values = variables(plan())
     published = {name: REFERENCE.sub(lambda match: values[match[1]], port)
                  for name, service in SERVICES.items() for port in service.get("ports", [])}  # fmt: skip
@@ -100,7 +105,13 @@ def test_only_services_on_the_edge_publish_and_only_nginx_beyond_loopback() -> N
         "prometheus": "127.0.0.1:9090:9090",
         "alertmanager": "127.0.0.1:9093:9093",
     }
-    assert all("edge" in SERVICES[name]["networks"] for name in published)
+
+
+def test_only_who_publishes_is_on_the_edge_and_only_the_balancers_and_prometheus_reach_the_engines() -> None:
+    members = {network: {name for name, service in SERVICES.items() if network in service["networks"]}
+               for network in ("edge", "engines")}  # fmt: skip
+    assert members["edge"] == {name for name, service in SERVICES.items() if service.get("ports")}
+    assert members["engines"] == {*ENGINES, "haproxy", "haproxy-standby", "prometheus"}
 
 
 def test_every_variable_of_the_compose_files_is_set() -> None:
@@ -115,7 +126,7 @@ def test_every_variable_of_the_compose_files_is_set() -> None:
 def test_each_part_runs_the_planned_image() -> None:
     made, values = plan(), variables(plan())
     for name, service in SERVICES.items():
-        role = "vllm" if name in ENGINES else name.replace("-", "_")
+        role = "vllm" if name in ENGINES else name.removesuffix("-standby").replace("-", "_")
         assert REFERENCE.sub(lambda match: values[match[1]], service["image"]) == made.images[role]
 
 
@@ -159,21 +170,33 @@ def test_an_engine_has_the_planned_times_and_mounts() -> None:
         service = services(made)[engine.name]
         assert service["stop_grace_period"] == "92s"
         assert service["healthcheck"]["start_period"] == "1234s"
-        assert service["volumes"] == [f"{engine.model_dir}:/model:ro", f"{engine.cache_dir}:/home/vllm"]
+        assert service["healthcheck"]["interval"] == "3s"
+        assert service["volumes"] == [
+            f"{engine.model_dir}:/model:ro",
+            f"{engine.cache_dir}:/home/vllm",
+            f"{engine.evidence_dir}:/evidence",
+            "${STATE_DIR:?}/live/compose/engine:/stack:ro",
+            "${STATE_DIR:?}/textfile:/textfile",
+        ]
         assert service["entrypoint"] == list(engine.entrypoint)
         assert {name: str(value) for name, value in service["environment"].items()} == engine.environment
 
 
-@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1), (404, 1), (302, 1), (None, 1)])
-def test_the_health_check_is_good_for_a_200_and_for_nothing_else(status: int | None, code: int) -> None:
-    service = services(plan())[ENGINES[0]]
-    how, program, *arguments = service["healthcheck"]["test"]
-    assert (how, program) == ("CMD", "python3")
-    with serve(Answer(status or 200, reset=status is None)) as server:
-        here = [argument.replace(str(PORT), str(server.port)) for argument in arguments]
-        done = subprocess.run([sys.executable, *here], capture_output=True, timeout=60, check=False)
-    assert server.paths == ["/health"]
-    assert done.returncode == code
+def test_the_health_check_is_in_the_tree_and_knows_whom_it_checks() -> None:
+    tree = tree_of(plan())
+    for engine in plan().engines:
+        service = SERVICES[engine.name]
+        *command, script = service["healthcheck"]["test"]
+        assert command == ["CMD", "python3", "-S"]
+        assert "compose/engine" + script.removeprefix("/stack") in tree
+        assert service["environment"]["ENGINE_NAME"] == engine.name
+        assert service["environment"]["SERVED_MODEL_NAME"] == engine.served_model_name
+
+
+def test_the_node_exporter_reads_what_the_engines_count_and_writes_nothing() -> None:
+    exporter = SERVICES["node-exporter"]
+    assert "--collector.textfile.directory=/textfile" in exporter["command"]
+    assert "${STATE_DIR:?}/textfile:/textfile:ro" in exporter["volumes"]
 
 
 def test_prometheus_scrapes_every_planned_target_with_its_labels() -> None:

@@ -124,6 +124,7 @@ def test_every_service_of_a_plan_is_among_the_parts() -> None:
         "engine-toy-0",
         "engine-toy-1",
         "haproxy",
+        "haproxy-standby",
         "nginx",
         "node-exporter",
         "prometheus",

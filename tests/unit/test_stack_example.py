@@ -18,7 +18,7 @@ from stacks import ROOT
 
 EXAMPLE = ROOT / "stack.example.yaml"
 # The example says more than the default where the default is "the model's own".
-NOT_THE_DEFAULT = {"models.max_model_len"}
+NOT_THE_DEFAULT = {"gateway.api_keys", "models.max_model_len"}
 
 
 def uncommented(text: str) -> str:

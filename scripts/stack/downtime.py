@@ -1,0 +1,38 @@
+"""A gap in service is for a person to want, not for a command to cause."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import docker
+
+from stack.apply import Before
+from stack.drains import drained
+from stack.errors import InputError, Problem
+from stack.inputs import Inputs
+from stack.plan import Plan
+from stack.roll import DEFAULT_START_SECONDS, started_within, to_replace, without_spare
+from stack.tree import compare
+
+
+def refuse_downtime(
+    inputs: Inputs, plan: Plan, files: Mapping[str, bytes], before: Before, client: docker.DockerClient
+) -> None:
+    """An engine that is replaced while nothing else serves its model is a gap: only when a person wants it."""
+    if not before.running or not compare(before.files, files):
+        return
+    replaced = to_replace(plan.project, files, client)
+    alone = without_spare(plan.project, files, replaced, drained(inputs.state), client)
+    problems = [
+        Problem("models", f"{name} has to be replaced and no other replica serves its model meanwhile: no answers for"
+                f" about {_gap(inputs.state, name)} s. Add a replica, or ALLOW_DOWNTIME=1 make up")
+        for name in alone
+    ]  # fmt: skip
+    if problems and not os.environ.get("ALLOW_DOWNTIME"):
+        raise InputError(inputs.shown, problems)
+
+
+def _gap(state: Path, engine: str) -> int:
+    return int(started_within(state).get(engine, DEFAULT_START_SECONDS))

@@ -1,0 +1,19 @@
+"""What is decided while a stack runs, and outlasts `make up`: clients and keys, the certificate, drained replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class GatewayState:
+    """keys: SHA-256 (hex) of an API key -> client. clients: name -> limits, as the plan has them, for clients that were
+    added by command. certificate: name of the pair that nginx shows. drained: replicas that get no new request.
+    """
+
+    keys: Mapping[str, str] = field(default_factory=dict)
+    clients: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    certificate: str = "none-yet"
+    drained: frozenset[str] = frozenset()

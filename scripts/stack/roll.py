@@ -1,0 +1,134 @@
+"""Engines replaced one after the other: out of the pool, requests in flight done, replaced, own completion, back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+
+from stack.console import say, step
+from stack.docker_host import address, compose, condition, containers
+from stack.effects import service_hashes
+from stack.errors import StackError
+from stack.gateway_client import GatewayClient
+from stack.reload import reload, services_of
+from stack.tree import write_tree
+
+HASH_LABEL = "com.docker.compose.config-hash"
+# A replica that HAProxy has just been told to leave alone may still get what was on its way.
+SETTLE_SECONDS = 0.5
+# Said of an engine whose start has not been seen yet.
+DEFAULT_START_SECONDS = 120
+
+Files = Mapping[str, bytes]
+
+
+def to_replace(project: str, files: Files, client: docker.DockerClient) -> list[str]:
+    """Running engines that Compose would recreate for these files; those that do not serve first."""
+    wanted = service_hashes(files)
+    engines = {engine["name"] for engine in json.loads(files["plan.json"])["engines"]}
+    running = {name: part for name, part in containers(client, project).items() if name in engines}
+    differing = [
+        name
+        for name, part in running.items()
+        if part.status == "running" and part.labels.get(HASH_LABEL) != wanted[name]
+    ]
+    return sorted(differing, key=lambda name: (condition(running[name]) == "healthy", name))
+
+
+def without_spare(project: str, files: Files, replaced: list[str], drained: frozenset[str],
+                  client: docker.DockerClient) -> list[str]:  # fmt: skip
+    """Engines among the replaced that serve now and whose pool has no other that could meanwhile."""
+    running = containers(client, project)
+    serving = {name for name, part in running.items() if condition(part) == "healthy"} - drained
+    return [
+        name
+        for pool in json.loads(files["plan.json"])["pools"]
+        for name in pool["engines"]
+        if name in replaced and name in serving and not (serving & set(pool["engines"])) - {name}
+    ]
+
+
+def roll(
+    project: str, live: Path, files: Files, engines: list[str], drained_files: Callable[[frozenset[str]], Files],
+    client: docker.DockerClient, wait: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Replace these engines one by one, with the rest of the tree already written.
+
+    drained_files: the tree with these replicas drained. wait: returns when a service is ready. Raises StackError at
+    the first that fails; the others are as they were.
+    """
+    plan = json.loads(files["plan.json"])
+    for number, name in enumerate(engines, 1):
+        say(f"replacing {name} ({number} of {len(engines)})")
+        drained = drained_files(frozenset({name}))
+        write_tree(live, drained)
+        reload(project, services_of(["haproxy"]), drained, client)
+        left = wait_until_idle(project, name, float(plan["gateway"]["request_timeout"]), client)
+        if left:
+            say(f"warning: {name} still works on {left:g} requests; it gets its shutdown_timeout to finish them")
+        compose(live, "up", "--detach", "--no-deps", "--no-build", "--pull", "never", name)
+        began = time.monotonic()
+        wait(name)
+        remember_start(live.parent, name, time.monotonic() - began)
+        complete(project, next(engine for engine in plan["engines"] if engine["name"] == name), client)
+    write_tree(live, files)
+    reload(project, services_of(["haproxy"]), files, client)
+
+
+def started_within(state: Path) -> dict[str, float]:
+    """Engine -> seconds that its last start took."""
+    path = state / "start-seconds.json"
+    try:
+        found: dict[str, float] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def remember_start(state: Path, name: str, seconds: float) -> None:
+    """Keep how long an engine took to be ready."""
+    (state / "start-seconds.json").write_text(json.dumps({**started_within(state), name: round(seconds, 1)}) + "\n")
+
+
+def wait_until_idle(project: str, name: str, limit: float, client: docker.DockerClient) -> float:
+    """Wait until an engine has no request in flight; how many are left when the limit (seconds) is over."""
+    time.sleep(SETTLE_SECONDS)
+    deadline = time.monotonic() + limit
+    with step(f"{name} finishes the requests it works on"):
+        while True:
+            left = in_flight(project, name, client)
+            if not left or time.monotonic() > deadline:
+                return left
+            time.sleep(0.2)
+
+
+def in_flight(project: str, name: str, client: docker.DockerClient) -> float:
+    """Requests that an engine works on or has waiting; 0 when it does not answer, as it then has none to finish."""
+    part = containers(client, project).get(name)
+    where = address(part, "engines") if part else None
+    if where is None:
+        return 0.0
+    session = requests.Session()
+    session.trust_env = False
+    try:
+        text = session.get(f"http://{where}:8000/metrics", timeout=10).text
+    except requests.RequestException:
+        return 0.0
+    gauges = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(gauges))
+
+
+def complete(project: str, engine: Mapping[str, Any], client: docker.DockerClient) -> None:
+    """One completion, asked directly. Raises StackError."""
+    where = address(containers(client, project)[engine["name"]], "engines")
+    direct = GatewayClient(f"http://{where}:8000", key=None)
+    try:
+        direct.completion(engine["served_model_name"], "Say something short.")
+    except Exception as error:
+        raise StackError(f"{engine['name']} is up and does not complete: {error}") from error
