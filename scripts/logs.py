@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from stack import console, inputs, lifecycle
+from stack import adjust, console, inputs
 from stack.docker_host import compose
 
 
@@ -18,7 +18,7 @@ def main() -> int:
     arguments = parser.parse_args()
     place = inputs.place(arguments)
     follow = ["--follow"] if arguments.follow else []
-    lifecycle.applied_plan(place.live)
+    adjust.applied_plan(place.live)
     compose(place.live, "logs", f"--tail={arguments.tail}", *follow, *arguments.service, capture=False)
     return 0
 

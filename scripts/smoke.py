@@ -11,11 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stack import console, inputs
+from stack.adjust import applied_plan
 from stack.config import load_config
 from stack.docker_host import connect
 from stack.errors import InputError
 from stack.gateway_client import GatewayClient
-from stack.lifecycle import applied_plan, verify
+from stack.lifecycle import verify
 from stack.smoke import Result, gateway_checks, run_checks
 
 

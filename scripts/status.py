@@ -6,9 +6,10 @@ from __future__ import annotations
 import argparse
 
 from stack import console, inputs
+from stack.adjust import applied_plan
 from stack.docker_host import condition, connect, containers
 from stack.drains import drained
-from stack.lifecycle import applied_plan, gateway_url
+from stack.lifecycle import gateway_url
 from stack.smoke import services
 
 

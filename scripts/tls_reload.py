@@ -24,7 +24,7 @@ def main() -> int:
     place, client = inputs.place(arguments), connect()
     with only_one(place.state):
         image = adjust.applied(place.live).images["nginx"]
-        name = adjust.new_certificate(place.state, gateway, inputs.ROOT, image, client)
+        name = adjust.provide_certificate(place.state, gateway, inputs.ROOT, image, client)
         done = adjust.adjust(place.project, place.state, inputs.ROOT, client, adjust.with_certificate(name))
         certificates.keep_only(place.state, name)
     print(f"nginx shows the certificate {name}." if done else "nginx shows this certificate already.")

@@ -6,23 +6,26 @@ What else may have changed in the stack file meanwhile is left to `make up`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import docker
 
 from stack import certificates, kept_state
 from stack.apply import Before, look, mark_proven
 from stack.config import Gateway
+from stack.console import say
 from stack.errors import InputError, StackError
 from stack.gateway_state import GatewayState
 from stack.ownership import NGINX_UID, give_to
 from stack.plan import Plan, plan_from
 from stack.put_back import put_back
 from stack.reload import reload, services_of
-from stack.render import MANIFEST, manifest, render
+from stack.render import MANIFEST, manifest, nginx_revision, render
 from stack.tree import compare, write_tree
 from stack.validate import validate
 
@@ -31,13 +34,22 @@ UNITS = ("nginx", "haproxy")
 
 def applied(live: Path) -> Plan:
     """The plan of the applied tree. Raises InputError when nothing is applied."""
+    try:
+        return plan_from(applied_plan(live))
+    except (TypeError, KeyError):
+        raise StackError(f"{live / 'plan.json'} is of another version: `make up` writes it anew") from None
+
+
+def applied_plan(live: Path) -> dict[str, Any]:
+    """plan.json of what is applied here. Raises InputError when nothing is."""
     path = live / "plan.json"
     if not path.is_file():
         raise InputError(str(path), "no stack is applied here yet: `make up`")
     try:
-        return plan_from(json.loads(path.read_text()))
-    except (ValueError, TypeError, KeyError):
-        raise StackError(f"{path} is damaged or of another version: `make up` writes it anew") from None
+        plan: dict[str, Any] = json.loads(path.read_text())
+    except ValueError:
+        raise StackError(f"{path} is damaged: `make up` writes it anew") from None
+    return plan
 
 
 def adjust(
@@ -51,10 +63,10 @@ def adjust(
     live = state / "live"
     plan = applied(live)
     before = look(project, live, client)
-    certificate = json.loads(before.files["nginx/revision.json"])["certificate"]
+    certificate = nginx_revision(before.files)["certificate"]
     wanted = decide(kept_state.load(state, plan.gateway["api_keys"], certificate))
     rendered = render(plan, wanted, root)
-    files = {path: data for path, data in before.files.items() if path != MANIFEST and not _gateways(path)}
+    files = {path: data for path, data in before.files.items() if not _gateways(path)}
     files |= {path: data for path, data in rendered.items() if _gateways(path)}
     files[MANIFEST] = manifest(files)
     units = sorted({change.unit for change in compare(before.files, files)})
@@ -63,14 +75,9 @@ def adjust(
     check = state / "checked"
     write_tree(check, files)
     validate(check, plan.images, state / "tls", client)
-    try:
+    with putting_back(project, state, root, files, before, client):
         write_tree(live, files)
         reload(project, services_of(units), files, client)
-    except BaseException as error:
-        outcome = back(project, state, root, files, before, client)
-        if isinstance(error, StackError):
-            raise StackError(f"{error}\n{outcome}") from None
-        raise
     if before.proven:
         mark_proven(live, files)
     return units
@@ -80,25 +87,35 @@ def drained_tree(
     plan: Plan, state: Path, root: Path, files: Mapping[str, bytes], more: frozenset[str]
 ) -> dict[str, bytes]:
     """A plan's tree in which HAProxy leaves these replicas alone too; nothing else differs."""
-    certificate = json.loads(files["nginx/revision.json"])["certificate"]
+    certificate = nginx_revision(files)["certificate"]
     kept = kept_state.load(state, plan.gateway["api_keys"], certificate)
     rendered = render(plan, replace(kept, drained=kept.drained | more), root)
     tree = {**files, "haproxy/haproxy.cfg": rendered["haproxy/haproxy.cfg"]}
-    return {**tree, MANIFEST: manifest({path: data for path, data in tree.items() if path != MANIFEST})}
+    return {**tree, MANIFEST: manifest(tree)}
 
 
-def back(
+@contextmanager
+def putting_back(
     project: str, state: Path, root: Path, files: Mapping[str, bytes], before: Before, client: docker.DockerClient
-) -> str:
-    """put_back() with the drained trees of what ran before."""
-    plan = plan_from(json.loads(before.files["plan.json"])) if before.files else None
-    drained_files = partial(drained_tree, plan, state, root, before.files) if plan else lambda _: before.files
-    return put_back(project, state / "live", files, before, client, drained_files)
+) -> Iterator[None]:
+    """Whatever ends the block before its end: what ran before is put back, and what state everything is in is said."""
+    try:
+        yield
+    except BaseException as error:
+        plan = plan_from(json.loads(before.files["plan.json"])) if before.files else None
+        drained_files = partial(drained_tree, plan, state, root, before.files) if plan else lambda _: before.files
+        outcome = put_back(project, state / "live", files, before, client, drained_files)
+        if isinstance(error, StackError):
+            raise StackError(f"{error}\n{outcome}") from None
+        say(outcome)
+        raise
 
 
-def new_certificate(state: Path, gateway: Gateway, root: Path, image: str, client: docker.DockerClient) -> str:
-    """The pair that the stack file's certificate is now, readable for nginx; its name."""
-    name, _ = certificates.ensure(state, gateway, root)
+def provide_certificate(state: Path, gateway: Gateway, root: Path, image: str, client: docker.DockerClient) -> str:
+    """The pair that the stack file's certificate is now, made if need be and readable for nginx; its name."""
+    name, made = certificates.ensure(state, gateway, root)
+    if made:
+        say(f"new certificate: {certificates.certificate_file(state, name)}")
     pair = [certificates.certificate_file(state, name), certificates.private_key_file(state, name)]
     give_to(pair, NGINX_UID, image, client)
     return name

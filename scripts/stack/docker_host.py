@@ -85,6 +85,13 @@ def condition(container: Container) -> str:
     return str(state["Status"])
 
 
+def get_page(url: str, timeout: float = 10) -> str:
+    """The text of a container's page. Raises requests.RequestException."""
+    session = requests.Session()
+    session.trust_env = False  # a proxy of the environment does not know the containers
+    return session.get(url, timeout=timeout).text
+
+
 def address(container: Container, network: str) -> str | None:
     """IP address of a container in one of its stack's networks (short name), or None."""
     project = container.labels[PROJECT_LABEL]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from stack.plan import Plan
+
 
 @dataclass(frozen=True)
 class GatewayState:
@@ -17,3 +19,13 @@ class GatewayState:
     clients: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     certificate: str = "none-yet"
     drained: frozenset[str] = frozenset()
+
+
+def client_limits(plan: Plan, state: GatewayState) -> dict[str, dict[str, Any]]:
+    """name -> every limit of a client, those left out filled in from the gateway's own. Sorted."""
+    every = {**plan.gateway["clients"], **state.clients}
+    own = {key: plan.gateway[key] for key in ("requests_per_second", "concurrency", "max_body_size_mib")}
+    return {
+        name: {**own, **{key: value for key, value in limit.items() if value is not None}, "models": limit["models"]}
+        for name, limit in sorted(every.items())
+    }

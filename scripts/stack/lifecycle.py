@@ -12,7 +12,7 @@ from typing import Any
 import docker
 
 from stack import api_keys, apply, certificates, image_store, preflight
-from stack.adjust import back, drained_tree
+from stack.adjust import drained_tree, provide_certificate, putting_back
 from stack.config import problem_at
 from stack.console import say, step
 from stack.docker_host import connect
@@ -23,8 +23,9 @@ from stack.fetch import ensure_models
 from stack.gateway_client import GatewayClient
 from stack.inputs import ROOT, Inputs, gather, remember
 from stack.locks import only_one, taking_turns
-from stack.ownership import ENGINE_UID, NGINX_UID, give_to
+from stack.ownership import ENGINE_UID, give_to
 from stack.plan import Plan
+from stack.render import REVISION, nginx_revision
 from stack.smoke import Result, gateway_checks, host_checks, run_checks
 from stack.tree import compare, write_tree
 from stack.validate import validate
@@ -43,7 +44,7 @@ def up(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
             inputs, plan, files = _provide(inputs, arguments, before, client)
         refuse_downtime(inputs, plan, files, before, client)
         done = _apply(inputs, plan, files, before, client)
-        certificates.keep_only(inputs.state, _certificate(files["nginx/revision.json"]))
+        certificates.keep_only(inputs.state, nginx_revision(files)["certificate"])
         remember(inputs, plan)
     return plan, done
 
@@ -57,18 +58,6 @@ def verify(state: Path, plan: Mapping[str, Any], client: docker.DockerClient) ->
         say(f"{result.status:7} {result.name} ({result.seconds:.2f} s) {result.detail}")
 
     return run_checks((*host_checks(plan, client), *gateway_checks(gateway, models)), tell)
-
-
-def applied_plan(live: Path) -> dict[str, Any]:
-    """plan.json of what is applied here. Raises InputError when nothing is."""
-    path = live / "plan.json"
-    if not path.is_file():
-        raise InputError(str(path), "no stack is applied here yet: `make up`")
-    try:
-        plan: dict[str, Any] = json.loads(path.read_text())
-    except ValueError:
-        raise StackError(f"{path} is damaged: `make up` writes it anew") from None
-    return plan
 
 
 def gateway_url(plan: Mapping[str, Any]) -> str:
@@ -85,16 +74,12 @@ def gateway_address(plan: Mapping[str, Any]) -> str:
 def local_gateway(plan: Mapping[str, Any], state: Path) -> GatewayClient:
     """A client of this host's gateway, with the first API key of the plan."""
     key = api_keys.key_file(state, plan["gateway"]["api_keys"][0]).read_text().strip()
-    name = _certificate((state / "live/nginx/revision.json").read_text())
+    name = nginx_revision({REVISION: (state / "live" / REVISION).read_bytes()})["certificate"]
     return GatewayClient(
         f"https://{gateway_address(plan)}:{plan['gateway']['https_port']}", key,
         ca_file=certificates.certificate_file(state, name),
         server_name=plan["gateway"]["server_name"],
     )  # fmt: skip
-
-
-def _certificate(revision: bytes | str) -> str:
-    return str(json.loads(revision)["certificate"])
 
 
 def _plan_for_here(inputs: Inputs) -> Plan:
@@ -130,11 +115,7 @@ def _provide(
 def _make_secrets_and_folders(inputs: Inputs, plan: Plan, client: docker.DockerClient) -> None:
     for name in api_keys.ensure_keys(inputs.state, plan.gateway["api_keys"]):
         say(f"made the API key {name!r}: {api_keys.key_file(inputs.state, name)}")
-    pair, made = certificates.ensure(inputs.state, inputs.config.gateway, ROOT)
-    if made:
-        say(f"new certificate: {certificates.certificate_file(inputs.state, pair)}")
-    tls = [certificates.certificate_file(inputs.state, pair), certificates.private_key_file(inputs.state, pair)]
-    give_to(tls, NGINX_UID, plan.images["nginx"], client)
+    provide_certificate(inputs.state, inputs.config.gateway, ROOT, plan.images["nginx"], client)
     folders = [Path(path) for engine in plan.engines for path in (engine.cache_dir, engine.evidence_dir)]
     folders.append(inputs.state / "textfile")  # what engines count, for the node exporter
     for folder in folders:
@@ -168,7 +149,7 @@ def _apply(
     inputs: Inputs, plan: Plan, files: Mapping[str, bytes], before: apply.Before, client: docker.DockerClient
 ) -> list[str]:
     live = inputs.live
-    try:
+    with putting_back(plan.project, inputs.state, ROOT, files, before, client):
         done = apply.bring_up(
             plan.project, live, files, before, client, partial(drained_tree, plan, inputs.state, ROOT, files)
         )
@@ -176,11 +157,5 @@ def _apply(
         if failed:
             lines = [f"  {result.name}: {result.detail}\n    next: {result.look}" for result in failed]
             raise StackError("\n".join([f"the stack is up, but {len(failed)} checks failed", *lines]))
-    except BaseException as error:
-        outcome = back(plan.project, inputs.state, ROOT, files, before, client)
-        if isinstance(error, StackError):
-            raise StackError(f"{error}\n{outcome}") from None
-        say(outcome)
-        raise
     apply.mark_proven(live, files)
     return done

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,8 +10,9 @@ import docker
 import requests
 from docker.models.containers import Container
 
-from stack.docker_host import address, containers
+from stack.docker_host import address, containers, get_page
 from stack.errors import StackError
+from stack.render import nginx_revision
 
 SECONDS = 20.0  # nginx and HAProxy start new workers, Prometheus reads its rules
 
@@ -27,10 +27,8 @@ class _Part:
 
     def running(self, container: Container) -> str | None:
         """The configuration that the part says it runs."""
-        session = requests.Session()
-        session.trust_env = False  # a proxy of the environment does not know the containers
         try:
-            text = session.get(f"http://{address(container, 'inner')}{self._page}", timeout=5).text
+            text = get_page(f"http://{address(container, 'inner')}{self._page}", timeout=5)
         except requests.RequestException:
             return None
         found = self._pattern.search(text)
@@ -80,5 +78,5 @@ def reload(project: str, services: Sequence[str], files: Mapping[str, bytes], cl
 def _done(name: str, container: Container, before: str | None, files: Mapping[str, bytes]) -> bool:
     now = _PARTS[name].running(container)
     if name == "nginx":
-        return now == str(json.loads(files["nginx/revision.json"])["revision"])
+        return now == nginx_revision(files)["revision"]
     return now is not None and now != before

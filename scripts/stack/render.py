@@ -17,10 +17,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from stack import vllm_args
 from stack.errors import StackError
-from stack.gateway_state import GatewayState
+from stack.gateway_state import GatewayState, client_limits
 from stack.plan import Plan
 
 MANIFEST = "manifest.json"
+REVISION = "nginx/revision.json"
 MODE = "0644"  # containers of several users read them; secrets are never in this tree
 
 STATIC = (
@@ -56,7 +57,7 @@ def render(plan: Plan, state: GatewayState, root: Path) -> dict[str, bytes]:
         if path in files:
             raise StackError(f"{path} is both a static file and a template: keep one of them")
         files[path] = content
-    files["nginx/revision.json"] = _revision(files, state.certificate)
+    files[REVISION] = _revision(files, state.certificate)
     files["plan.json"] = _json(plan.as_dict()).encode()
     files[MANIFEST] = manifest(files)
     return dict(sorted(files.items()))
@@ -66,6 +67,8 @@ def manifest(files: Mapping[str, bytes]) -> bytes:
     """manifest.json for a tree: one entry for each file but itself."""
     entries = []
     for path, content in sorted(files.items()):
+        if path == MANIFEST:
+            continue
         unit, action = unit_of(path)
         entries.append(
             {
@@ -82,6 +85,12 @@ def manifest(files: Mapping[str, bytes]) -> bytes:
 def unit_of(path: str) -> tuple[str, str]:
     """(unit, what a change of this file needs): reload, recreate or none."""
     return next((unit, action) for prefix, unit, action in UNITS if path.startswith(prefix))
+
+
+def nginx_revision(files: Mapping[str, bytes]) -> dict[str, str]:
+    """revision and certificate of a tree, as nginx/revision.json has them."""
+    told: dict[str, str] = json.loads(files[REVISION])
+    return told
 
 
 def _revision(files: Mapping[str, bytes], certificate: str) -> bytes:
@@ -125,7 +134,6 @@ def _context(plan: Plan, state: GatewayState) -> dict[str, Any]:
         "plan": plan,
         "state": state,
         "keys": dict(sorted(state.keys.items())),
-        "certificate": state.certificate,
         "engine_port": vllm_args.PORT,
         "jobs": list(_targets(plan)),
         "clients": {
@@ -144,16 +152,6 @@ def _context(plan: Plan, state: GatewayState) -> dict[str, Any]:
             pool.served_model_name: {"pool": pool.name, "prefix_affinity": pool.balancing == "prefix_affinity"}
             for pool in plan.pools
         },
-    }
-
-
-def client_limits(plan: Plan, state: GatewayState) -> dict[str, dict[str, Any]]:
-    """name -> every limit of a client, those left out filled in from the gateway's own. Sorted."""
-    every = {**plan.gateway["clients"], **state.clients}
-    own = {key: plan.gateway[key] for key in ("requests_per_second", "concurrency", "max_body_size_mib")}
-    return {
-        name: {**own, **{key: value for key, value in limit.items() if value is not None}, "models": limit["models"]}
-        for name, limit in sorted(every.items())
     }
 
 

@@ -12,11 +12,11 @@ import docker
 import requests
 
 from stack.console import say, step
-from stack.docker_host import address, compose, condition, containers
+from stack.docker_host import address, compose, condition, containers, get_page
 from stack.effects import service_hashes
 from stack.errors import StackError
-from stack.gateway_client import GatewayClient
 from stack.reload import reload, services_of
+from stack.smoke import ask_replica
 from stack.tree import write_tree
 
 HASH_LABEL = "com.docker.compose.config-hash"
@@ -76,7 +76,7 @@ def roll(
         began = time.monotonic()
         wait(name)
         remember_start(live.parent, name, time.monotonic() - began)
-        complete(project, next(engine for engine in plan["engines"] if engine["name"] == name), client)
+        _prove(project, next(engine for engine in plan["engines"] if engine["name"] == name), client)
     write_tree(live, files)
     reload(project, services_of(["haproxy"]), files, client)
 
@@ -114,21 +114,16 @@ def in_flight(project: str, name: str, client: docker.DockerClient) -> float:
     where = address(part, "engines") if part else None
     if where is None:
         return 0.0
-    session = requests.Session()
-    session.trust_env = False
     try:
-        text = session.get(f"http://{where}:8000/metrics", timeout=10).text
+        text = get_page(f"http://{where}:8000/metrics")
     except requests.RequestException:
         return 0.0
     gauges = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(gauges))
 
 
-def complete(project: str, engine: Mapping[str, Any], client: docker.DockerClient) -> None:
-    """One completion, asked directly. Raises StackError."""
-    where = address(containers(client, project)[engine["name"]], "engines")
-    direct = GatewayClient(f"http://{where}:8000", key=None)
+def _prove(project: str, engine: Mapping[str, Any], client: docker.DockerClient) -> None:
     try:
-        direct.completion(engine["served_model_name"], "Say something short.")
+        ask_replica(project, client, engine)
     except Exception as error:
         raise StackError(f"{engine['name']} is up and does not complete: {error}") from error

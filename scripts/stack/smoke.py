@@ -5,6 +5,7 @@ A green /health or /v1/models never counts: only completions do.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 import docker
 import requests
 
-from stack.docker_host import address, condition, containers
+from stack.docker_host import address, condition, containers, get_page
 from stack.drains import drained
 from stack.gateway_client import GatewayClient, Refused
 
@@ -78,7 +79,7 @@ def host_checks(plan: Mapping[str, Any], client: docker.DockerClient) -> Iterato
         yield Check(
             f"replica {engine['name']}",
             f"`make logs SERVICE={engine['name']}`: is it loading, out of memory, or hung?",
-            partial(_replica, plan, client, engine),
+            partial(ask_replica, plan["project"], client, engine),
         )
     yield Check(
         "balancer", "`make logs SERVICE=haproxy` names the check that failed",
@@ -125,8 +126,9 @@ def _part(plan: Mapping[str, Any], client: docker.DockerClient, service: str) ->
     return now + (f", restarted {restarts} times" if restarts else "")
 
 
-def _replica(plan: Mapping[str, Any], client: docker.DockerClient, engine: Mapping[str, Any]) -> str:
-    part = containers(client, plan["project"]).get(engine["name"])
+def ask_replica(project: str, client: docker.DockerClient, engine: Mapping[str, Any]) -> str:
+    """One completion, asked directly; a short description of it. Raises LookupError, Refused or RequestException."""
+    part = containers(client, project).get(engine["name"])
     where = address(part, "engines") if part else None
     if where is None:
         raise LookupError("the container has no address: it is not running")
@@ -138,7 +140,7 @@ def _balancer(plan: Mapping[str, Any], client: docker.DockerClient) -> str:
     running = containers(client, plan["project"])
     out = drained(Path(plan["state_dir"]))
     for service in ("haproxy", "haproxy-standby"):
-        lines = _get(f"http://{address(running[service], 'inner')}:8405/metrics").text.splitlines()
+        lines = get_page(f"http://{address(running[service], 'inner')}:8405/metrics").splitlines()
         up = [line for line in lines if line.startswith("haproxy_server_status{") and 'state="UP"' in line]
         serving = [line for line in up if line.endswith(" 1")]
         wanted = [engine["name"] for engine in plan["engines"] if engine["name"] not in out]
@@ -150,7 +152,7 @@ def _balancer(plan: Mapping[str, Any], client: docker.DockerClient) -> str:
 
 
 def _targets(plan: Mapping[str, Any], port: int) -> str:
-    answer = _get(f"http://127.0.0.1:{port}/api/v1/targets?state=active").json()
+    answer = json.loads(get_page(f"http://127.0.0.1:{port}/api/v1/targets?state=active"))
     health = {(item["labels"]["job"], item["labels"]["instance"]): item for item in answer["data"]["activeTargets"]}
     wanted = [(target["job"], target["address"]) for target in plan["targets"]]
     bad = [f"{job} {where}: {health[job, where]['lastError'] or health[job, where]['health']}"
@@ -162,7 +164,7 @@ def _targets(plan: Mapping[str, Any], port: int) -> str:
 
 
 def _rules(port: int) -> str:
-    groups = _get(f"http://127.0.0.1:{port}/api/v1/rules").json()["data"]["groups"]
+    groups = json.loads(get_page(f"http://127.0.0.1:{port}/api/v1/rules"))["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     bad = [rule["name"] for rule in rules if rule["health"] == "err"]
     if bad or not rules:
@@ -182,12 +184,6 @@ def _patiently(plan: Mapping[str, Any], client: docker.DockerClient, attempt: Ca
             if time.monotonic() >= deadline:
                 raise
         time.sleep(1)
-
-
-def _get(url: str) -> requests.Response:
-    session = requests.Session()
-    session.trust_env = False  # a proxy of the environment does not know the containers
-    return session.get(url, timeout=10)
 
 
 def _chat(gateway: GatewayClient, model: str) -> str:

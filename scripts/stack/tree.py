@@ -55,8 +55,7 @@ def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
     """
     before = read_tree(folder)
     if before.keys() - files.keys() or files.keys() - before.keys():
-        every = {**before, **files}
-        _replace(folder / MANIFEST, manifest({path: every[path] for path in every if path != MANIFEST}))
+        _replace(folder / MANIFEST, manifest({**before, **files}))
     for path, content in files.items():
         if path != MANIFEST and before.get(path) != content:
             _replace(folder / path, content)

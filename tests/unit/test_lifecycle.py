@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from stack.adjust import applied_plan
 from stack.api_keys import ensure_keys, key_file
 from stack.certificates import client_trust_file
 from stack.errors import InputError, StackError
-from stack.lifecycle import applied_plan, gateway_address, gateway_url
+from stack.lifecycle import gateway_address, gateway_url
 from stack.locks import only_one, taking_turns
 from stack.summary import how_to_use, plan_table
 from unit import given
