@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from stack.errors import InputError
 
 MAX_BYTES = 4 * 1024 * 1024  # 200 hosts of 8 GPUs are 130 kB
 MAX_DEPTH = 40
-MAX_NODES = 200_000  # also bounds what aliases can multiply ("billion laughs")
+MAX_VALUES = 60_000  # aliases expanded ("billion laughs"); 200 hosts of 8 GPUs are about 20,000
 
 
 class _Loader(yaml.SafeLoader):
@@ -43,19 +44,18 @@ def load_mapping(path: Path, shown: str | None = None) -> dict[str, Any]:
     name = shown or str(path)
     text = _read(path, name)
     try:
-        _check_depth(text)
+        _check_bounds(text)
         document = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise InputError(name, _describe(error)) from None
     except (RecursionError, ValueError) as error:
         raise InputError(name, f"not usable YAML: {str(error) or 'aliases or nesting without end'}") from None
-    except (KeyError, AttributeError, TypeError, OverflowError):
+    except (LookupError, AttributeError, TypeError, OverflowError):
         raise InputError(name, "not usable YAML: a value does not fit its tag (!!bool, !!timestamp ...)") from None
     if document is None:
         raise InputError(name, "the file is empty; stack.example.yaml shows every key")
     if not isinstance(document, dict):
         raise InputError(name, f"a mapping of keys is needed at the top, this is a {_kind(document)}")
-    _check_graph(document, name)
     return document
 
 
@@ -73,36 +73,42 @@ def _read(path: Path, name: str) -> str:
         raise InputError(name, f"not UTF-8: byte {raw[error.start]:#04x} at offset {error.start}") from None
 
 
-def _check_depth(text: str) -> None:
-    # Composing is recursive, scanning is not: deep nesting has to be found before the tree is built.
-    depth = 0
+@dataclass
+class _Extent:
+    """Of a node with its aliases expanded: how many values it holds, and how many levels."""
+
+    anchor: str | None
+    values: int = 1
+    levels: int = 0
+
+    def add(self, child: _Extent) -> None:
+        self.values += child.values
+        self.levels = max(self.levels, child.levels + 1)
+
+
+def _check_bounds(text: str) -> None:
+    # Before the tree is built: composing is recursive, and merging (`<<`) copies what aliases name.
+    opened = [_Extent(None)]  # the stream, then each collection that is not closed yet
+    known: dict[str, _Extent] = {}
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise ValueError(f"nested deeper than {MAX_DEPTH} levels at line {_line(event.start_mark)}")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+            opened.append(_Extent(event.anchor))
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor in {extent.anchor for extent in opened}:
+                raise ValueError(f"alias *{event.anchor} refers to what it is part of (a cycle), {_line(event)}")
+            opened[-1].add(known.get(event.anchor or "", _Extent(None)))
+        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionEndEvent):
+            done = opened.pop() if isinstance(event, yaml.CollectionEndEvent) else _Extent(event.anchor)
+            known[done.anchor or ""] = done
+            opened[-1].add(done)
+        if len(opened) + opened[-1].levels > MAX_DEPTH + 1:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels, aliases expanded, {_line(event)}")
+        if opened[-1].values > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES} values, aliases expanded, {_line(event)}")
 
 
-def _line(mark: Any) -> int:
-    return int(mark.line) + 1  # YAML counts from 0
-
-
-def _check_graph(document: object, name: str) -> None:
-    nodes = 0
-    stack: list[tuple[object, int]] = [(document, 1)]
-    while stack:
-        node, depth = stack.pop()
-        nodes += 1
-        if depth > MAX_DEPTH:
-            raise InputError(name, "an alias refers to its own anchor (a cycle), or nesting has no end")
-        if nodes > MAX_NODES:
-            raise InputError(name, f"more than {MAX_NODES} values, aliases expanded")
-        if isinstance(node, dict):
-            stack.extend((value, depth + 1) for value in node.values())
-        elif isinstance(node, list):
-            stack.extend((value, depth + 1) for value in node)
+def _line(event: Any) -> str:
+    return f"line {event.start_mark.line + 1}"  # YAML counts from 0
 
 
 def _describe(error: yaml.YAMLError) -> str:

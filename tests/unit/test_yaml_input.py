@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stack.errors import InputError
-from stack.yaml_input import MAX_BYTES, MAX_DEPTH, load_mapping
+from stack.yaml_input import MAX_BYTES, MAX_DEPTH, MAX_VALUES, load_mapping
 from unit.conftest import WriteStack
 
 # Nine levels of ten aliases: a billion values when they are expanded.
@@ -40,6 +40,7 @@ def refusal(path: Path) -> str:
         (b"a: {b: 1, c: 2, b: 3}\n", "line 1, column 17: key 'b' is given twice"),
         (b"a: &a {b: *a}\n", "a cycle"),
         (b"a: &a [[*a]]\n", "a cycle"),
+        (b"a: !!int ''\n", "does not fit its tag"),
         (b"just text\n", "this is a text"),
         (b"- a\n- b\n", "this is a list"),
         (b"42\n", "this is a number"),
@@ -84,6 +85,20 @@ def test_no_more_than_the_limit_is_read_of_an_endless_file() -> None:
 
 def test_aliases_that_multiply_are_refused(write_stack: WriteStack) -> None:
     assert "aliases expanded" in refusal(write_stack(LAUGHS))
+
+
+def test_merge_keys_that_multiply_are_refused(write_stack: WriteStack) -> None:
+    rows = [f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 20)}]}}" for level in range(1, 9)]
+    assert "aliases expanded" in refusal(write_stack("a0: &a0 {k: 1}\n" + "\n".join(rows)))
+
+
+def test_a_long_chain_of_aliases_is_as_deep_as_what_it_stands_for(write_stack: WriteStack) -> None:
+    rows = [f"a{level}: &a{level} [*a{level - 1}]" for level in range(1, 100)]
+    assert f"nested deeper than {MAX_DEPTH} levels" in refusal(write_stack("a0: &a0 [1]\n" + "\n".join(rows)))
+
+
+def test_a_file_of_too_many_values_is_refused_where_they_become_too_many(write_stack: WriteStack) -> None:
+    assert f"more than {MAX_VALUES} values" in refusal(write_stack("a:\n" + "- 1\n" * 1_000_000))
 
 
 def test_an_alias_used_a_few_times_is_read(write_stack: WriteStack) -> None:
