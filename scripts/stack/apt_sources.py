@@ -93,7 +93,7 @@ def debian_mirror(sources: Iterable[AptSource], read: Callable[[str], str] | Non
     """
     archive: AptSource | None = None
     security: AptSource | None = None
-    for source in sources:
+    for source in sorted(sources, key=_third_party):  # stable: apt's order among Debian's own
         if "main" not in source.components:
             continue
         for suite in source.suites:
@@ -125,6 +125,12 @@ def read_sources(etc_apt: Path = Path("/etc/apt")) -> list[AptSource]:
         elif path.suffix == ".sources" and path.is_file():
             found += parse_deb822(path.read_text(errors="replace"))
     return found
+
+
+def _third_party(source: AptSource) -> bool:
+    """Other vendors name their suites after Debian's; Debian's archive and its mirrors are told by key or path."""
+    own_key = source.signed_by is not None and Path(source.signed_by).name.startswith("debian-archive-")
+    return not own_key and not re.search(r"/debian(-security)?$|^mirror\+", source.uri)
 
 
 def _keyring(signed_by: str) -> str | None:

@@ -88,6 +88,12 @@ def test_the_archive_and_its_security_updates_are_told_apart() -> None:
     assert debian_mirror([SECURITY, ARCHIVE]) == DebianMirror(ARCHIVE.uri, SECURITY.uri, "/k.gpg")
 
 
+@pytest.mark.parametrize("own", [ARCHIVE, AptSource("http://m/debian", ("bookworm",), ("main",))])
+def test_another_vendor_who_uses_debians_suite_names_is_not_debian(own: AptSource) -> None:
+    vendor = AptSource("https://packages.vendor.example/apt", ("bookworm",), ("main",), "/etc/apt/keyrings/vendor.gpg")
+    assert debian_mirror([vendor, own]).archive == own.uri
+
+
 @pytest.mark.parametrize("suite", ["bookworm-security", "bookworm/updates", "stable-security", "sid/updates"])
 def test_every_spelling_of_security_is_known(suite: str) -> None:
     security = AptSource("http://s", (suite,), ("main",))
