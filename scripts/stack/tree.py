@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from stack import render
 from stack.errors import StackError
-from stack.render import MANIFEST, MODE, manifest, unit_of
+from stack.render import MANIFEST, manifest, unit_of
+
+MODE = int(render.MODE, 8)
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,11 @@ def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
     if before.keys() - files.keys() or files.keys() - before.keys():
         _replace(folder / MANIFEST, manifest({**before, **files}))
     for path, content in files.items():
+        _partial(folder / path).unlink(missing_ok=True)  # of a run that was cut off
         if path != MANIFEST and before.get(path) != content:
             _replace(folder / path, content)
+        elif path in before:
+            (folder / path).chmod(MODE)
     for path in before.keys() - files.keys():
         (folder / path).unlink(missing_ok=True)
     if not (folder / MANIFEST).is_file() or (folder / MANIFEST).read_bytes() != files[MANIFEST]:
@@ -67,7 +73,11 @@ def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     partial.write_bytes(content)
-    partial.chmod(int(MODE, 8))
+    partial.chmod(MODE)
     partial.rename(path)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")

@@ -114,8 +114,10 @@ def test_wherever_a_run_was_cut_off_the_next_one_sees_and_repairs_it(
             {**found, MANIFEST: b""} != {**tree(wanted), MANIFEST: b""}
         )
         write_tree(folder, tree(wanted))
-        found = {path: content for path, content in on_disk(folder).items() if not path.endswith(".partial")}
-        assert found == tree(wanted)
+        left = {path: content for path, content in on_disk(folder).items() if not path.endswith(".partial")}
+        assert left == tree(wanted)
+        write_tree(folder, tree(NEW))
+        assert on_disk(folder) == tree(NEW)
     assert after > 2 * len(NEW)
 
 
@@ -135,6 +137,14 @@ def test_a_file_that_was_changed_or_deleted_by_hand_is_put_back(tmp_path: Path, 
     assert [change.path for change in compare(read_tree(tmp_path), tree(NEW))] == ["nginx/nginx.conf"]
     write_tree(tmp_path, tree(NEW))
     assert on_disk(tmp_path) == tree(NEW)
+
+
+def test_a_mode_that_was_changed_by_hand_is_put_back(tmp_path: Path) -> None:
+    write_tree(tmp_path, tree(NEW))
+    target = tmp_path / "nginx/nginx.conf"
+    target.chmod(0o600)
+    write_tree(tmp_path, tree(NEW))
+    assert stat.S_IMODE(target.stat().st_mode) == 0o644
 
 
 def test_containers_of_other_users_may_read_every_file(tmp_path: Path) -> None:
