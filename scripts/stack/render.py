@@ -184,8 +184,8 @@ def _environment(folder: Path) -> Environment:
 
 
 def _compose_json(value: object) -> str:
-    # Compose would replace $NAME in any value
-    return json.dumps(value).replace("$", "$$")
+    # Compose would replace $NAME in any value, and does not join JSON's surrogate pairs
+    return json.dumps(value, ensure_ascii=False).replace("$", "$$")
 
 
 def _json(value: object) -> str:

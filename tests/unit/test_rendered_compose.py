@@ -140,7 +140,22 @@ def test_compose_reads_exactly_these_files_under_the_stacks_name() -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["$HOME", "${HOME}", "$$", "a$b$c", '{"a": "$ref"}', "a: b # c", "'", '"', "\\", "- x", "é", "a\nb", "{{ x }}"],
+    [
+        "$HOME",
+        "${HOME}",
+        "$$",
+        "a$b$c",
+        '{"a": "$ref"}',
+        "a: b # c",
+        "'",
+        '"',
+        "\\",
+        "- x",
+        "é",
+        "\U0001f600",
+        "a\nb",
+        "{{ x }}",
+    ],
 )
 def test_a_flag_reaches_vllm_word_for_word(word: str) -> None:
     made = plan(extra_args=["--x", word])
