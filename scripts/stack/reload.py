@@ -35,12 +35,12 @@ class _Part:
         return found.group(1) if found else None
 
 
-# HAProxy's new worker and the two others tell the time of their last good start or reload.
+# The time of the last good reload. Not HAProxy's: that is in whole seconds, and a drain and a reload may share one.
 _TIME = r"^%s ([0-9.e+]+)$"
 _PARTS = {
     "nginx": _Part("HUP", 8406, "/health", r"^revision ([0-9a-f]+)$"),
-    "haproxy": _Part("USR2", 8405, "/metrics", _TIME % "haproxy_process_start_time_seconds"),
-    "haproxy-standby": _Part("USR2", 8405, "/metrics", _TIME % "haproxy_process_start_time_seconds"),
+    "haproxy": _Part("USR2", 8405, "/health", r"^worker ([0-9]+)$"),
+    "haproxy-standby": _Part("USR2", 8405, "/health", r"^worker ([0-9]+)$"),
     "prometheus": _Part("HUP", 9090, "/metrics", _TIME % "prometheus_config_last_reload_success_timestamp_seconds"),
     "alertmanager": _Part("HUP", 9093, "/metrics", _TIME % "alertmanager_config_last_reload_success_timestamp_seconds"),
 }
