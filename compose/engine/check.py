@@ -29,11 +29,11 @@ import evidence
 # 8 false restarts a day with probes of 2 s, none with three of 10 s (gonka-ai/gonka#1421).
 STRIKES = 3
 # Not served and nothing proven: /health silent (the API server hangs; HAProxy has it out of the pool already), every
-# completion a 500, or no step counter to compare. With the limits below this is one to five minutes.
+# completion a 500 or torn, or no step counter to compare. With the limits below this is one to five minutes.
 FAILURES = 20
 STEPS = re.compile(rb"^vllm:iteration_tokens_total_count(?:\{.*\})? (\S+)$", re.MULTILINE)
 KILLS = "vllm_onprem_engine_watchdog_kills_total"
-REFUSED, NO_ANSWER = 0, -1
+REFUSED, NO_ANSWER, TORN = 0, -1, -2
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def look(engine: Engine, before: Seen) -> tuple[Seen, str]:
     if status == 200 or 400 <= status < 500:
         return Seen(True, after), ""
     problem = f"a completion of one token: {_TOLD.get(status, status)}"
-    if not before.served or status not in (NO_ANSWER, 500):
+    if not before.served or status not in (NO_ANSWER, TORN, 500):
         return Seen(before.served), problem
-    if status == 500 or steps is None or after is None:
+    if status != NO_ANSWER or steps is None or after is None:
         return _failed(before, problem)
     return _compare(before, steps, after, began, problem)
 
@@ -140,7 +140,7 @@ def main(engine: Engine, kill: Callable[[int, int], None] = os.kill) -> int:
     return 1 if problem else 0
 
 
-_TOLD = {REFUSED: "refused", NO_ANSWER: "no answer in time"}
+_TOLD = {REFUSED: "refused", NO_ANSWER: "no answer in time", TORN: "an answer without its end"}
 
 
 def _failed(before: Seen, problem: str) -> tuple[Seen, str]:
@@ -172,6 +172,8 @@ def _ask(engine: Engine, path: str, limit: float, body: bytes | None = None) -> 
             return answer.status, answer.read()
         except TimeoutError:
             return NO_ANSWER, b""
+        except http.client.IncompleteRead:
+            return TORN, b""
         except (OSError, http.client.HTTPException):
             return REFUSED, b""
 

@@ -53,6 +53,7 @@ class Vllm:
     busy: bool = False
     steps: int = 7
     metrics: bool = True
+    torn: bool = False
     completions: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -83,6 +84,8 @@ def vllm() -> Iterator[Vllm]:
                 seen.ended.wait(5)
                 return
             self.send_response(status)
+            if self.command == "POST":
+                self.send_header("Content-Length", str(len(body) + seen.torn))
             self.end_headers()
             self.wfile.write(body.encode())
 
@@ -243,8 +246,8 @@ def test_an_engine_that_refuses_connections_is_stopping_not_wedged(checked: Chec
 
 
 @pytest.mark.parametrize(
-    "broken", [{"health": None}, {"completion": 500}, {"completion": None, "metrics": False}],
-    ids=["silent API server", "every completion a 500", "no step counter"],
+    "broken", [{"health": None}, {"completion": 500}, {"torn": True}, {"completion": None, "metrics": False}],
+    ids=["silent API server", "every completion a 500", "every answer torn", "no step counter"],
 )  # fmt: skip
 def test_without_a_proof_it_takes_much_longer(
     checked: Checked, vllm: Vllm, broken: dict[str, Any], monkeypatch: pytest.MonkeyPatch
