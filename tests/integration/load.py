@@ -24,9 +24,15 @@ class Answer:
 
 
 class Load:
-    """Workers that send one request after another, half of them streams, until they are stopped."""
+    """Workers that send one request after another, half of them streams, until they are stopped.
 
-    def __init__(self, url: str, key: str, ca_file: Path, model: str, workers: int, tokens: int) -> None:
+    tokens: of each answer. pause: seconds between two requests of a worker, where a test is not about a busy machine.
+    """
+
+    def __init__(
+        self, url: str, key: str, ca_file: Path, model: str, workers: int, tokens: int, pause: float = 0.0
+    ) -> None:
+        self._pause = pause
         self._url, self._key, self._ca, self._model, self._tokens = url, key, ca_file, model, tokens
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -77,6 +83,7 @@ class Load:
                 error = type(failure).__name__
             with self._lock:
                 self.answers.append(Answer(kind, began, time.monotonic(), error))
+            self._stop.wait(self._pause)
 
     def _body(self, stream: bool) -> dict[str, object]:
         return {"model": self._model, "prompt": "count", "max_tokens": self._tokens, "ignore_eos": True,

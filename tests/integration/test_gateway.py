@@ -271,7 +271,7 @@ def test_a_reader_that_stops_reading_holds_up_nobody(stack: Stack) -> None:
 
 
 def test_keys_come_and_go_by_command_and_no_stream_notices(stack: Stack) -> None:
-    with Load(URL, stack.key, stack.ca_file, "toy", workers=2, tokens=64) as load:
+    with Load(URL, stack.key, stack.ca_file, "toy", workers=2, tokens=64, pause=0.2) as load:
         key = stack.script("keys", "add", "search", "--rate", "2").out.strip()
         assert post(stack, BODY, key).status_code == 200
         second = stack.script("keys", "add", "search").out.strip()
@@ -310,6 +310,23 @@ def test_a_clients_limits_hold(stack: Stack) -> None:
         assert post(stack, BODY | {"prompt": "x" * 1_100_000}, key).status_code == 413
     finally:
         assert stack.script("keys", "revoke", "limited").code == 0
+
+
+def test_a_client_gets_no_more_at_once_than_it_may(stack: Stack) -> None:
+    key = stack.script("keys", "add", "single", "--concurrency", "1").out.strip()
+    long = BODY | {"max_tokens": 1500, "ignore_eos": True, "stream": True}
+    headers = {"Authorization": f"Bearer {key}"}
+    try:
+        with requests.post(
+            f"{URL}/v1/completions", json=long, headers=headers, verify=str(stack.ca_file), timeout=30, stream=True
+        ) as one:
+            assert one.status_code == 200
+            lines = one.iter_lines(chunk_size=None)  # held: urllib3 hangs up when its generator is dropped
+            assert next(lines)
+            assert post(stack, BODY, key).status_code == 429
+            assert post(stack, BODY).status_code == 200, "another client is not held up"
+    finally:
+        assert stack.script("keys", "revoke", "single").code == 0
 
 
 def test_a_client_is_told_of_its_own_models_only(stack: Stack) -> None:
@@ -369,7 +386,7 @@ def test_a_drained_replica_gets_nothing_and_stays_drained(stack: Stack) -> None:
         return {access_log(stack, post(stack, BODY).headers["X-Request-Id"])["replica"] for _ in range(6)}
 
     try:
-        with Load(URL, stack.key, stack.ca_file, "toy", workers=3, tokens=32) as load:
+        with Load(URL, stack.key, stack.ca_file, "toy", workers=3, tokens=32, pause=0.1) as load:
             load.wait_for(20, seconds=60)
             done = stack.script("drain", "engine-toy-0", "--json")
             assert json.loads(done.out) == {"replica": "engine-toy-0", "drained": True, "in_flight": 0}, done.err
@@ -387,31 +404,6 @@ def test_a_drained_replica_gets_nothing_and_stays_drained(stack: Stack) -> None:
     finally:
         assert stack.script("drain", "engine-toy-0", "--undo").code == 0
     _until(lambda: replicas() == {"engine-toy-0", "engine-toy-1"}, 40)
-
-
-def test_a_changed_engine_flag_replaces_one_replica_after_the_other(stack: Stack, tmp_path: Path) -> None:
-    models = [{"served_model_name": "toy", "source": {"toy": True}, "replicas": 2, "max_model_len": 2048,
-               "cpu_kvcache_space": 1, "extra_args": ["--enforce-eager"], "max_num_seqs": 128}]  # fmt: skip
-    before = stack.started()
-    with Load(URL, stack.key, stack.ca_file, "toy", workers=3, tokens=32) as load:
-        load.wait_for(10, seconds=60)
-        done = run_script("up", str(stack.changed(tmp_path, models=models)))
-        assert done.code == 0, done.err
-        load.wait_for(20, seconds=60)
-    print(f"\nboth replicas replaced under load:\n{load.table()}")
-    assert len(load.answers) >= 500
-    assert not load.failures("whole") + load.failures("stream"), load.table()
-    after = stack.started()
-    assert {name for name in before if before[name] != after[name]} == {"engine-toy-0", "engine-toy-1"}
-
-
-def test_one_replica_is_not_replaced_without_a_word(stack: Stack, tmp_path: Path) -> None:
-    models = [{"served_model_name": "toy", "source": {"toy": True}, "replicas": 1, "max_model_len": 1024,
-               "cpu_kvcache_space": 1, "extra_args": ["--enforce-eager"]}]  # fmt: skip
-    before = stack.started()
-    done = run_script("up", str(stack.changed(tmp_path, models=models)))
-    assert (done.code, "ALLOW_DOWNTIME=1" in done.err) == (2, True), done.err
-    assert stack.started() == before
 
 
 def test_plain_http_on_the_tls_port_is_told_so(stack: Stack) -> None:

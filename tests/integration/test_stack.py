@@ -178,7 +178,7 @@ def test_a_gateway_setting_reloads_nginx_and_restarts_nothing(stack: Stack, tmp_
 def test_reloads_under_load_fail_no_request(stack: Stack, tmp_path: Path) -> None:
     changed = stack.changed(tmp_path, gateway=GATEWAY | {"request_timeout": 599})
     before = stack.started()
-    with Load(URL, stack.key, stack.ca_file, "toy", workers=4, tokens=32) as load:
+    with Load(URL, stack.key, stack.ca_file, "toy", workers=4, tokens=32, pause=0.1) as load:
         load.wait_for(40, seconds=120)
         for path in (changed, STACK_FILE):
             done = run_script("up", str(path))
@@ -221,6 +221,31 @@ def test_an_interrupted_up_says_what_runs(stack: Stack, tmp_path: Path) -> None:
     assert "The previous stack was put back and is running." in said
     assert rendered.read_bytes() == old
     assert post(stack, "/v1/completions", {"model": "toy", "prompt": "x" * 2_000_000}).status_code == 400
+
+
+def test_a_changed_engine_flag_replaces_one_replica_after_the_other(stack: Stack, tmp_path: Path) -> None:
+    models = [{"served_model_name": "toy", "source": {"toy": True}, "replicas": 2, "max_model_len": 2048,
+               "cpu_kvcache_space": 1, "extra_args": ["--enforce-eager"], "max_num_seqs": 128}]  # fmt: skip
+    before = stack.started()
+    with Load(URL, stack.key, stack.ca_file, "toy", workers=4, tokens=16, pause=0.25) as load:
+        load.wait_for(10, seconds=60)
+        done = run_script("up", str(stack.changed(tmp_path, models=models)))
+        assert done.code == 0, done.err
+        load.wait_for(20, seconds=60)
+    print(f"\nboth replicas replaced under load:\n{load.table()}")
+    assert len(load.answers) >= 500
+    assert not load.failures("whole") + load.failures("stream"), load.table()
+    after = stack.started()
+    assert {name for name in before if before[name] != after[name]} == {"engine-toy-0", "engine-toy-1"}
+
+
+def test_one_replica_is_not_replaced_without_a_word(stack: Stack, tmp_path: Path) -> None:
+    models = [{"served_model_name": "toy", "source": {"toy": True}, "replicas": 1, "max_model_len": 1024,
+               "cpu_kvcache_space": 1, "extra_args": ["--enforce-eager"]}]  # fmt: skip
+    before = stack.started()
+    done = run_script("up", str(stack.changed(tmp_path, models=models)))
+    assert (done.code, "ALLOW_DOWNTIME=1" in done.err) == (2, True), done.err
+    assert stack.started() == before
 
 
 def test_a_live_tree_that_was_deleted_is_made_again(stack: Stack) -> None:
