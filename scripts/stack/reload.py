@@ -62,7 +62,9 @@ def reload(project: str, services: Sequence[str], files: Mapping[str, bytes], cl
     signalled = [name for name in services if name in running]
     before = {name: _PARTS[name].running(running[name]) for name in signalled}
     for name in signalled:
-        running[name].kill(signal=_PARTS[name].signal)
+        # from inside: Docker takes any signal of its own for a stop, and would not start a part again that dies later
+        # or that the machine's next boot should bring back (moby/moby#41302)
+        running[name].exec_run(["sh", "-c", f"kill -{_PARTS[name].signal} 1"])
     deadline = time.monotonic() + SECONDS
     waiting = list(signalled)
     while waiting:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -188,6 +190,18 @@ def test_reloads_under_load_fail_no_request(stack: Stack, tmp_path: Path) -> Non
     print(f"\ntwo reloads each of nginx and HAProxy under 4 workers:\n{load.table()}")
     assert not load.failures("whole") + load.failures("stream"), load.table()
     assert stack.started() == before
+
+
+def test_a_part_that_was_reloaded_is_started_again_when_it_dies(stack: Stack) -> None:
+    assert stack.script("keys", "add", "reloads").code == 0  # nginx
+    assert stack.script("keys", "revoke", "reloads").code == 0
+    assert stack.script("drain", ENGINES[0]).code == 0  # both HAProxy
+    assert stack.script("drain", ENGINES[0], "--undo").code == 0
+    for service in ("nginx", "haproxy", "haproxy-standby"):
+        old = int(_fresh(stack, service).attrs["State"]["Pid"])
+        os.kill(old, signal.SIGKILL)
+        _until(lambda name=service, pid=old: _fresh(stack, name).attrs["State"]["Pid"] not in (0, pid), 20)  # type: ignore[misc]
+    _until(lambda: stack.script("smoke").code == 0, 60)
 
 
 def test_an_up_that_was_killed_before_its_reload_is_finished_by_the_next(stack: Stack, tmp_path: Path) -> None:
