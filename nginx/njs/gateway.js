@@ -7,7 +7,7 @@ import crypto from 'crypto';
 // Characters of the conversation's start that choose the replica: a system prompt and the first question.
 const PREFIX_LENGTH = 1024;
 
-// Fields by which a request can make an engine run code, read what it should not, or stop: the CVE list in docs/.
+// Fields by which a request can make an engine run code, read what it should not, or stop: see docs/gateway.md.
 const REFUSED = ['chat_template', 'prompt_embeds', 'media_io_kwargs', 'guided_regex', 'kv_transfer_params',
                  'ec_transfer_params'];
 const REFUSED_WITHIN = [['chat_template_kwargs', 'chat_template'], ['structured_outputs', 'regex']];
@@ -86,7 +86,9 @@ function start(body) {
         const prompt = Array.isArray(body.prompt) ? body.prompt[0] : body.prompt;
         return (typeof prompt === 'string' ? prompt : JSON.stringify(prompt) || '').slice(0, PREFIX_LENGTH);
     }
-    return body.messages.slice(0, 2).map((message) => {
+    // up to the first question: what follows it is another text at each turn
+    const asked = body.messages.findIndex((message) => message && message.role === 'user');
+    return body.messages.slice(0, asked + 1 || 1).map((message) => {
         const content = message && message.content;
         return Array.isArray(content) ? content.map((part) => (part && part.text) || '').join('\n') : String(content);
     }).join('\n').slice(0, PREFIX_LENGTH);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,6 +29,10 @@ OWNED_FLAGS = {
     "-q": "quantization",
     "--tensor-parallel-size": "tensor_parallel_size",
     "-tp": "tensor_parallel_size",
+    "--pipeline-parallel-size": None,  # these need GPUs that the plan does not count
+    "-pp": None,
+    "--data-parallel-size": None,
+    "-dp": None,
     "--shutdown-timeout": "shutdown_timeout",
     "--host": None,
     "--port": None,
@@ -55,8 +60,8 @@ def _model_name(value: str) -> str:
 
 
 def _path(value: str) -> str:
-    if not value or "\0" in value or any(ord(char) < 32 for char in value):
-        raise ValueError("an empty path, or one with control characters")
+    if not value or not value.isprintable():
+        raise ValueError("an empty path, or one with characters that cannot be shown")
     if ".." in Path(value).parts:
         raise ValueError("the path leaves its folder ('..'); give it from the project's folder, or absolute")
     bad = [char for char in UNSAFE_IN_PATHS if char in value]
@@ -114,6 +119,12 @@ def _owned_flag(flag: str) -> str | None:
     return next((owned for owned in short if flag.startswith(owned)), None)
 
 
+def _flag(value: str) -> str:
+    if any(unicodedata.category(char) == "Cc" and char not in "\n\t" for char in value):
+        raise ValueError("control characters in a flag")
+    return value
+
+
 def _listen(value: str) -> str:
     try:
         return str(IPv4Address(value))
@@ -126,7 +137,7 @@ ModelName = Annotated[str, AfterValidator(_model_name)]
 FilePath = Annotated[str, AfterValidator(_path)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Listen = Annotated[str, AfterValidator(_listen)]
-Flag = Annotated[str, Field(min_length=1, max_length=8192)]
+Flag = Annotated[str, Field(min_length=1, max_length=8192), AfterValidator(_flag)]
 
 
 class _Section(BaseModel):
@@ -208,7 +219,7 @@ class Gateway(_Section):
     requests_per_second: int = Field(500, ge=1, le=100_000)
     concurrency: int = Field(256, ge=1, le=100_000)
     max_body_size_mib: int = Field(8, ge=1, le=1024)
-    request_timeout: int = Field(600, ge=1, le=86400)
+    request_timeout: int = Field(900, ge=1, le=86400)
 
 
 class Observability(_Section):

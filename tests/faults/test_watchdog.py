@@ -8,19 +8,17 @@ import random
 import shlex
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import requests
 import yaml
-from docker.models.containers import Container
 
-from integration.conftest import PROJECT, STACK_FILE, URL, Stack
+from faults.running import ENGINES, in_pool, part, until
+from integration.conftest import STACK_FILE, URL, Stack
 from integration.load import Load
-from stack.docker_host import address, condition, containers
+from stack.docker_host import address, condition
 
-ENGINES = ("engine-toy-0", "engine-toy-1")
 FAULT_SECONDS = float(os.environ.get("FAULT_SECONDS", "300"))
 KILLS = "vllm_onprem_engine_watchdog_kills_total"
 FREEZE = """
@@ -40,17 +38,6 @@ class Prefills(Load):
         return super()._body(stream) | {"prompt": prompt}
 
 
-def part(stack: Stack, service: str) -> Container:
-    return containers(stack.client, PROJECT)[service]
-
-
-def in_pool(stack: Stack, engine: str) -> bool:
-    """What HAProxy itself says."""
-    text = requests.get(f"http://{address(part(stack, 'haproxy'), 'inner')}:8405/metrics", timeout=5).text
-    lines = [line for line in text.splitlines() if line.startswith("haproxy_server_status{")]
-    return any(f'server="{engine}"' in line and 'state="UP"' in line and line.endswith(" 1") for line in lines)
-
-
 def counted(stack: Stack, engine: str) -> int:
     """Kills as the node exporter's file has them."""
     return int((stack.state / f"textfile/{engine}.prom").read_text().split()[-1])
@@ -60,15 +47,6 @@ def ask_prometheus(query: str) -> list[float]:
     port = yaml.safe_load(STACK_FILE.read_text())["observability"]["prometheus_port"]
     answer = requests.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}, timeout=10)
     return [float(series["value"][1]) for series in answer.json()["data"]["result"]]
-
-
-def until(true: Callable[[], bool], began: float, limit: float, what: str) -> float:
-    """Seconds from began to when it became true; fails after the limit."""
-    while not true():
-        assert time.monotonic() - began < limit, f"not {what} after {limit:.0f} s"
-        time.sleep(0.2)
-    print(f"\n{what} after {time.monotonic() - began:.1f} s", end="")
-    return time.monotonic() - began
 
 
 def folders(stack: Stack, engine: str) -> list[Path]:

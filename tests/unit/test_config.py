@@ -55,7 +55,9 @@ def planned_flags() -> list[str]:
     return sorted({argument for engine in engines for argument in engine.argv if argument.startswith("--")})
 
 
-@pytest.mark.parametrize("flag", [*planned_flags(), "-tp", "-q", "--api-key", "--ssl-keyfile", "--config", "--uds"])
+@pytest.mark.parametrize(
+    "flag", [*planned_flags(), "-tp", "-q", "-pp", "-dp", "--api-key", "--ssl-keyfile", "--config", "--uds"]
+)
 def test_a_flag_that_the_stack_sets_is_refused_in_every_spelling(flag: str) -> None:
     body = flag.lstrip("-")
     underscored = flag.removesuffix(body) + body.replace("-", "_")
@@ -80,6 +82,14 @@ def test_a_shortened_or_joined_spelling_is_refused_too(argument: str) -> None:
 )
 def test_flags_that_only_resemble_them_are_free(argument: str) -> None:
     assert given.config(given.toy(extra_args=[argument])).models[0].extra_args == (argument,)
+
+
+@pytest.mark.parametrize("argument", ["a\0", "\x1b[31m"])
+def test_control_characters_are_refused(argument: str) -> None:
+    with pytest.raises(ValidationError, match="control characters"):
+        given.config(given.toy(extra_args=[argument]))
+    with pytest.raises(ValidationError, match="cannot be shown"):
+        given.config(given.toy(source={"path": f"models/{argument}"}))
 
 
 def test_the_refusal_names_the_key_to_use_instead(write_stack: WriteStack) -> None:

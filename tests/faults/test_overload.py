@@ -1,0 +1,141 @@
+"""More than the stack can do: a bounded queue, refusals at once, and no client at the cost of the others."""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+import ssl
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import cast
+
+import pytest
+import requests
+import yaml
+
+from faults.running import part
+from integration.conftest import STACK_FILE, URL, Stack, run_script
+from integration.load import Answer, Load
+
+QUEUE_SECONDS = 2
+IDLE, SLOW = 2000, 500
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def narrow(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack with room for 2 x 4 requests at once, and 8 that wait for two seconds."""
+    model = yaml.safe_load(STACK_FILE.read_text())["models"][0]
+    limits = {"max_num_seqs": 4, "max_queue": 8, "queue_timeout": QUEUE_SECONDS}
+    changed = stack.changed(tmp_path_factory.mktemp("narrow"), models=[model | limits])
+    done = run_script("up", str(changed))
+    assert done.code == 0, done.err
+    yield stack
+    assert run_script("up", str(STACK_FILE)).code == 0
+
+
+def load_of(stack: Stack, key: str, workers: int, tokens: int, pause: float = 0.0) -> Load:
+    return Load(URL, key, stack.ca_file, "toy", workers=workers, tokens=tokens, pause=pause)
+
+
+def refusals(stack: Stack, since: float) -> list[float]:
+    """Seconds that nginx took for each 429 and 503: the clients' own clocks tell of a machine that is full as well."""
+    log = part(stack, "nginx").logs(since=since).decode()
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    return [line["time_total"] for line in lines if line["status"] in (429, 503)]
+
+
+def seconds(answers: list[Answer]) -> list[float]:
+    return [answer.ended - answer.began for answer in answers]
+
+
+def test_what_the_queue_cannot_hold_is_refused_in_time(narrow: Stack) -> None:
+    began = time.time()
+    with load_of(narrow, narrow.key, workers=48, tokens=128, pause=0.2) as load:
+        load.wait_for(200, seconds=120)
+        direct = [_ask(narrow) for _ in range(30)]
+        load.wait_for(400, seconds=120)
+    refused = [answer for answer in load.answers if answer.error]
+    slowest = max(refusals(narrow, began))
+    print(f"\n48 at once where 16 fit:\n{load.table()}\nslowest refusal {slowest:.2f} s, n={len(refused)}", end="")
+    assert {answer.error for answer in refused} <= {"HTTP 429", "HTTP 503"}
+    assert len(load.answers) - len(refused) > 50, "it serves what it can"
+    assert slowest < QUEUE_SECONDS + 1  # promised in docs/gateway.md
+    told = [answer for answer in direct if answer.status_code != 200]
+    assert told, "the direct requests met no limit"
+    for answer in told:
+        assert int(answer.headers["Retry-After"]) > 0
+        assert answer.json()["error"]["message"]
+
+
+def test_one_client_cannot_starve_another(narrow: Stack) -> None:
+    key = narrow.script("keys", "add", "greedy").out.strip()
+    try:
+        with load_of(narrow, narrow.key, workers=2, tokens=8, pause=0.1) as alone:
+            alone.wait_for(100, seconds=60)
+        with load_of(narrow, key, workers=48, tokens=128, pause=0.2) as greedy:
+            greedy.wait_for(100, seconds=120)
+            with load_of(narrow, narrow.key, workers=2, tokens=8, pause=0.1) as modest:
+                modest.wait_for(100, seconds=200)
+    finally:
+        assert narrow.script("keys", "revoke", "greedy").code == 0
+    print(f"\none with 48 at once:\n{greedy.table()}\nanother with 2:\n{modest.table()}")
+    medians = [statistics.median(seconds(load.answers)) for load in (alone, modest)]
+    print(
+        f"the other's median: {medians[0]:.2f} s alone, {medians[1]:.2f} s beside it, n={len(modest.answers)}", end=""
+    )
+    assert len(greedy.failures("whole")) > 10, "there was no crowd"
+    assert not modest.failures("whole") + modest.failures("stream"), modest.table()
+
+
+def test_memory_with_thousands_of_idle_and_slow_connections(stack: Stack) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    context = ssl.create_default_context(cafile=str(stack.ca_file))
+    body = json.dumps({"model": "toy", "prompt": "x" * 5000, "max_tokens": 1})
+    # of two clients, as one may have 256 requests at once
+    keys = [stack.script("keys", "add", name).out.strip() for name in ("slow-0", "slow-1")]
+    before = {name: _memory(stack, name) for name in ("nginx", "haproxy")}
+    try:
+        with ExitStack() as opened, load_of(stack, stack.key, workers=4, tokens=8, pause=0.2) as load:
+            connections = [opened.enter_context(_connect(context)) for _ in range(IDLE + SLOW)]
+            for number, connection in enumerate(connections[:SLOW]):
+                head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {keys[number % 2]}"
+                connection.sendall(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n{body[:100]}".encode())
+            deadline = time.monotonic() + 30
+            sent = 100
+            while time.monotonic() < deadline:
+                for connection in connections[:SLOW]:
+                    connection.sendall(body[sent : sent + 1].encode())
+                sent += 1
+                time.sleep(1)
+            during = {name: _memory(stack, name) for name in before}
+            load.wait_for(50, seconds=60)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for name in ("slow-0", "slow-1"):
+            assert stack.script("keys", "revoke", name).code == 0
+    for name, idle in before.items():
+        print(f"\n{name}: {idle / MIB:.0f} MiB, with {IDLE} idle and {SLOW} slow {during[name] / MIB:.0f} MiB")
+    print(load.table())
+    assert max(during.values()) < 512 * MIB
+    assert not load.failures("whole") + load.failures("stream"), load.table()
+
+
+def _connect(context: ssl.SSLContext) -> ssl.SSLSocket:
+    plain = socket.create_connection(("localhost", 18443), timeout=20)
+    return context.wrap_socket(plain, server_hostname="localhost")
+
+
+def _memory(stack: Stack, service: str) -> int:
+    stats = cast("dict[str, dict[str, int]]", part(stack, service).stats(stream=False))
+    return stats["memory_stats"]["usage"]
+
+
+def _ask(stack: Stack) -> requests.Response:
+    body = {"model": "toy", "prompt": "x", "max_tokens": 64, "ignore_eos": True}
+    headers = {"Authorization": f"Bearer {stack.key}"}
+    return requests.post(f"{URL}/v1/completions", json=body, headers=headers, verify=str(stack.ca_file), timeout=30)
