@@ -1,7 +1,7 @@
 # Every target is one line; the work is in scripts/. STACK=file chooses another stack than the default:
 # stack.yaml if there is one, else the example for this box (GPU or not).
 .DEFAULT_GOAL := help
-.PHONY: help setup up down smoke status logs plan render diff images key-add key-list key-revoke tls-reload drain undrain lint test test-unit test-faults bench-plan lock
+.PHONY: help setup up down smoke status logs plan render diff images key-add key-list key-revoke tls-reload drain undrain lint test test-unit test-faults bench-plan bench-gateway bench-balancing lock
 SHELL := /bin/bash
 
 HAS_GPU = $(shell timeout 10 nvidia-smi -L 2>/dev/null | grep -q ^GPU && echo yes)
@@ -53,5 +53,9 @@ test-faults: ## the long fault matrix on the running CPU stack [FAULT_SECONDS=30
 	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s tests/faults
 bench-plan: ## time and memory of plan and render, for 1 and for 200 hosts
 	@scripts/setup.sh venv && PYTHONPATH=scripts $(PYTHON) tests/bench_plan.py
+bench-gateway: ## latency and req/s of the gateway beside its peers, on a stub engine [ARGS=]
+	@scripts/setup.sh docker && tests/bench/venv.sh && PYTHONPATH=scripts:tests $(PYTHON) tests/bench/gateway.py $(ARGS)
+bench-balancing: ## prefix cache hits and TTFT by way of balancing, on real CPU engines [ARGS=]
+	@scripts/setup.sh docker && tests/bench/venv.sh && PYTHONPATH=scripts:tests $(PYTHON) tests/bench/balancing.py $(ARGS)
 lock: ## write the Python lock files anew
 	@scripts/setup.sh dev && scripts/setup.sh lock

@@ -30,7 +30,7 @@ class Handler(BaseHTTPRequestHandler):
         """A completion, whole or as a stream."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt = str(body.get("prompt"))
-        print(f"asked {prompt[:20]}", flush=True)
+        print(f"asked {prompt.split(maxsplit=1)[0]}", flush=True)
         if mode in ("failing", "lying") or prompt == "poison":
             self._answer(500, b'{"error":{"message":"broken","type":"server_error","param":null,"code":500}}')
             return

@@ -116,7 +116,7 @@ def test_a_request_of_ten_minutes(stack: Stack) -> None:
         answer = requests.post(
             f"{URL}/v1/completions", json=body, headers=headers, verify=str(stack.ca_file), timeout=LONG_SECONDS + 60
         )
-        tries = sum(asked(engine, str(body["prompt"])) for engine in engines)
+        tries = sum(asked(engine, "wait") for engine in engines)
     assert (answer.status_code, tries) == (200, 1), answer.text
     assert answer.json()["usage"]["completion_tokens"] == 3
     print(f"\nanswered after {answer.elapsed.total_seconds():.0f} s of silence", end="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections import Counter
@@ -86,7 +87,9 @@ class Load:
             self._stop.wait(self._pause)
 
     def _body(self, stream: bool) -> dict[str, object]:
-        return {"model": self._model, "prompt": "count", "max_tokens": self._tokens, "ignore_eos": True,
+        # another prompt each time: with prefix affinity one prompt is one replica's
+        prompt = f"count {random.random()}"
+        return {"model": self._model, "prompt": prompt, "max_tokens": self._tokens, "ignore_eos": True,
                 "stream": stream}  # fmt: skip
 
     def _whole(self, session: requests.Session) -> str:

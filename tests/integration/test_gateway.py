@@ -383,7 +383,8 @@ def test_a_renewed_certificate_is_shown_and_no_stream_notices(stack: Stack, tmp_
 
 def test_a_drained_replica_gets_nothing_and_stays_drained(stack: Stack) -> None:
     def replicas() -> set[str]:
-        return {access_log(stack, post(stack, BODY).headers["X-Request-Id"])["replica"] for _ in range(6)}
+        answers = [post(stack, BODY | {"prompt": f"{number}"}) for number in range(12)]  # a prefix is one replica's
+        return {access_log(stack, answer.headers["X-Request-Id"])["replica"] for answer in answers}
 
     try:
         with Load(URL, stack.key, stack.ca_file, "toy", workers=3, tokens=32, pause=0.1) as load:
