@@ -176,7 +176,7 @@ class Model(_Section):
     max_num_seqs: int = Field(256, ge=1, le=65536)
     gpu_memory_utilization: float = Field(0.90, gt=0.0, le=1.0)
     enable_prefix_caching: bool = True
-    balancing: Literal["least_connections", "prefix_affinity"] = "prefix_affinity"
+    balancing: Literal["least_connections", "prefix_affinity"] = "least_connections"
     max_queue: int = Field(256, ge=1, le=100_000)
     queue_timeout: int = Field(30, ge=1, le=3600)
     quantization: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")] | None = None
