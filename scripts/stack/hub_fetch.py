@@ -43,7 +43,7 @@ def fetch(
     what = f"{repository} from {endpoint}"
     try:
         with _client(say):
-            model = ask(repository, revision, endpoint, token)
+            model = ask(repository, revision, endpoint, token, say)
             folder = place(model.commit)
             _bring_all(model, folder, token, what, say)
     except (HfHubHTTPError, httpx2.HTTPError, OSError, ValueError) as error:

@@ -24,6 +24,7 @@ TRIES = 5
 LONGEST_WAIT_SECONDS = 600
 
 T = TypeVar("T")
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,12 @@ class HubModel:
     files: tuple[HubFile, ...]
 
 
-def ask(repository: str, revision: str | None, endpoint: str, token: str | None) -> HubModel:
+def ask(repository: str, revision: str | None, endpoint: str, token: str | None, say: Say) -> HubModel:
     """What is to be fetched. Raises StackError, and what huggingface_hub raises."""
     # False, not None: a token that somebody logged in with on this host is not for a mirror
     api = HfApi(endpoint=endpoint, token=token or False)
     found = patiently(
-        lambda: api.model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
+        lambda: api.model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS), say
     )
     if not re.fullmatch(r"[0-9a-f]{40}", found.sha or "") or (revision and found.sha != revision):
         raise StackError(f"{endpoint} answers commit {found.sha!r} for {repository} at {revision or 'its newest'}")
@@ -82,23 +83,23 @@ def ask(repository: str, revision: str | None, endpoint: str, token: str | None)
     for name in names:
         known = siblings[name]
         if known.size is None or (known.lfs is None and known.blob_id is None):
-            files.append(_from_headers(repository, commit, name, endpoint, token))
+            files.append(_from_headers(repository, commit, name, endpoint, token, say))
         else:
             files.append(HubFile(name, known.size, known.lfs.sha256 if known.lfs else None, known.blob_id))
     return HubModel(repository, endpoint, commit, tuple(files))
 
 
-def _from_headers(repository: str, commit: str, name: str, endpoint: str, token: str | None) -> HubFile:
+def _from_headers(repository: str, commit: str, name: str, endpoint: str, token: str | None, say: Say) -> HubFile:
     """For mirrors whose listing has names only: a file's own headers state its size and checksum."""
     url = hf_hub_url(repository, name, revision=commit, endpoint=endpoint)
-    found = patiently(lambda: get_hf_file_metadata(url, token=token or False, endpoint=endpoint))
+    found = patiently(lambda: get_hf_file_metadata(url, token=token or False, endpoint=endpoint), say)
     etag = found.etag or ""
     if found.size is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag):
         raise StackError(f"{endpoint} states no size or no checksum of {name}; what comes could not be checked")
     return HubFile(name, found.size, etag if len(etag) == 64 else None, etag if len(etag) == 40 else None)
 
 
-def patiently(question: Callable[[], T]) -> T:
+def patiently(question: Callable[[], T], say: Say) -> T:
     """Ask again when a hub is busy, after the time that it asks for."""
     for tries_left in range(TRIES, -1, -1):
         try:
@@ -106,7 +107,9 @@ def patiently(question: Callable[[], T]) -> T:
         except HfHubHTTPError as error:
             if error.response.status_code not in (429, 500, 502, 503, 504) or not tries_left:
                 raise
-            time.sleep(wait_asked(error.response.headers) or 1)
+            wait = wait_asked(error.response.headers) or 1
+            say(f"  the hub answers {error.response.status_code}: asking again in {wait} s")
+            time.sleep(wait)
     raise AssertionError  # the last try returned or raised
 
 

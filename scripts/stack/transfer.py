@@ -43,6 +43,11 @@ class Meter:
         text = f"{gib(have)} of {gib(self.total)} ({100 * have // max(self.total, 1)} %), {gib(rate)}/s"
         return f"{text}, {(self.total - have) / rate:.0f} s left" if rate > 0 and have < self.total else text
 
+    @property
+    def complete(self) -> bool:
+        """Whether every byte came; what comes last is still being checked then."""
+        return self._have >= self.total
+
 
 def side_by_side(jobs: Sequence[Callable[[], None]], workers: int, meter: Meter, say: Callable[[str], None]) -> None:
     """Run every job, a few at a time, and tell how far the meter is. The first error stops the others and is raised.
@@ -86,9 +91,10 @@ def _watch(threads: Sequence[threading.Thread], meter: Meter, say: Callable[[str
         next((thread for thread in threads if thread.is_alive()), threads[0]).join(0.2)
         if time.monotonic() - told >= interval:
             told = time.monotonic()
+            line = f"  {meter.line()}{', checking' if meter.complete else ''}"
             if terminal:  # one line that is written over
-                print(f"\r\033[K  {meter.line()}", end="", file=sys.stderr, flush=True)
+                print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
             else:
-                say(f"  {meter.line()}")
+                say(line)
     if terminal:
         print("\r\033[K", end="", file=sys.stderr, flush=True)

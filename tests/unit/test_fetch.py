@@ -104,6 +104,22 @@ def test_a_mirror_that_lists_names_only_is_asked_for_each_files_checksum(hub: Hu
     assert arrived(fetch()) == USEFUL
 
 
+def test_a_file_too_large_for_plain_http_comes_by_the_librarys_own_protocol(
+    hub: Hub, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(repository: str, name: str, *, local_dir: Path, **_: object) -> str:
+        local_dir.mkdir()
+        (local_dir / name).write_bytes(hub.files[name])
+        return str(local_dir / name)
+
+    monkeypatch.setattr("huggingface_hub.constants.MAX_HTTP_DOWNLOAD_SIZE", 2**20)
+    monkeypatch.setattr("stack.hub_fetch.hf_hub_download", download)
+    folder = fetch()
+    assert arrived(folder) == USEFUL
+    assert [path.name for path in folder.iterdir() if path.is_dir()] == []
+    assert hub.ranges("model.safetensors") == []
+
+
 def test_weights_that_could_run_code_are_not_fetched(hub: Hub, fetch: Fetch, tmp_path: Path) -> None:
     hub.files = {"config.json": b"{}", "pytorch_model.bin": b"x"}
     with pytest.raises(StackError, match=r"o/m has no \*\.safetensors"):

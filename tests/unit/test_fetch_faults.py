@@ -173,10 +173,11 @@ def test_a_newer_commit_begins_anew_and_the_older_half_is_cleared_away(
 
 @pytest.mark.parametrize("path", ["/api/", "/blobs/model"])
 def test_a_busy_hub_is_waited_for_as_long_as_it_asks(
-    hub: Hub, fetch: Callable[[], Path], slept: list[float], files: dict[str, bytes], path: str
+    hub: Hub, fetch: Callable[[], Path], slept: list[float], files: dict[str, bytes], said: list[str], path: str
 ) -> None:
     hub.faults[path] = [(429, {"Retry-After": "7"}), (429, {"RateLimit": '"api";r=0;t=9'})]
     assert whole(fetch(), files)
+    assert len([line for line in said if "again in" in line or "Waiting" in line]) == 2
     assert [round(seconds) for seconds in slept] in ([7, 9], [8, 10])  # the library adds one
 
 
