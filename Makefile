@@ -1,7 +1,7 @@
 # Every target is one line; the work is in scripts/. STACK=file chooses another stack than the default:
 # stack.yaml if there is one, else the example for this box (GPU or not).
 .DEFAULT_GOAL := help
-.PHONY: help setup up down smoke status logs plan render diff images key-add key-list key-revoke tls-reload drain undrain lint test test-unit test-faults bench-plan bench-gateway bench-balancing lock
+.PHONY: help setup up down smoke status logs plan render diff images fetch key-add key-list key-revoke tls-reload drain undrain lint test test-unit test-faults bench-plan bench-gateway bench-balancing lock
 SHELL := /bin/bash
 
 HAS_GPU = $(shell timeout 10 nvidia-smi -L 2>/dev/null | grep -q ^GPU && echo yes)
@@ -31,6 +31,8 @@ diff: ## what `make up` would change, by file, and what it would restart
 	@$(RUN) scripts/diff.py "$(STACK)"
 images: ## pull or build the container images
 	@$(RUN) scripts/images.py "$(STACK)"
+fetch: ## bring the models onto this host; the running stack does not notice [TOKEN_FILE=]
+	@$(RUN) scripts/fetch_model.py "$(STACK)" $(if $(TOKEN_FILE),--token-file "$(TOKEN_FILE)")
 key-add: ## a key for a client, shown once [NAME= MODELS= RATE= CONCURRENCY=]
 	@$(RUN) scripts/keys.py "$(STACK)" add "$(NAME)" $(if $(MODELS),--models "$(MODELS)") $(if $(RATE),--rate "$(RATE)") $(if $(CONCURRENCY),--concurrency "$(CONCURRENCY)")
 key-list: ## clients and their keys, by id

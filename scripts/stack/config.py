@@ -82,6 +82,18 @@ def _revision(value: str) -> str:
     return value
 
 
+def _sha256(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError("a SHA-256 is 64 hex digits, as sha256sum prints them")
+    return value
+
+
+def _hub_mirror(value: str) -> str:
+    if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[\w.-]+)*/?", value):
+        raise ValueError("the address of a hub such as https://hub.example.org, without user or password")
+    return value.rstrip("/")
+
+
 def _server_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", value):
         raise ValueError("a DNS name or an IPv4 address")
@@ -146,21 +158,25 @@ class _Section(BaseModel):
 
 
 class Source(_Section):
-    """Where a model's files come from: exactly one of path, hub, toy."""
+    """Where a model's files come from: exactly one of path, hub, archive, toy."""
 
     path: FilePath | None = None
     hub: Annotated[str, AfterValidator(_hub_id)] | None = None
     revision: Annotated[str, AfterValidator(_revision)] | None = None
+    archive: FilePath | None = None
+    sha256: Annotated[str, AfterValidator(_sha256)] | None = None
     toy: Literal[True] | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Source:
-        given = [key for key in ("path", "hub", "toy") if getattr(self, key) is not None]
+        given = [key for key in ("path", "hub", "archive", "toy") if getattr(self, key) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
-            raise ValueError(f"give exactly one of path, hub, toy; found {found}")
+            raise ValueError(f"give exactly one of path, hub, archive, toy; found {found}")
         if self.revision is not None and self.hub is None:
             raise ValueError("revision belongs to hub")
+        if self.sha256 is not None and self.archive is None:
+            raise ValueError("sha256 belongs to archive; a hub states the checksums of its files itself")
         return self
 
 
@@ -237,6 +253,13 @@ class Images(_Section):
     mirror: Annotated[str, AfterValidator(_mirror)] | None = None
 
 
+class Hub(_Section):
+    """Where models that are named by a hub id are fetched from, and what opens gated ones."""
+
+    mirror: Annotated[str, AfterValidator(_hub_mirror)] | None = None
+    token_file: FilePath | None = None
+
+
 class Paths(_Section):
     """Folders on the host; relative ones start at the project's folder."""
 
@@ -253,6 +276,7 @@ class StackConfig(_Section):
     gateway: Gateway = Gateway()
     observability: Observability = Observability()
     images: Images = Images()
+    hub: Hub = Hub()
     paths: Paths = Paths()
 
 

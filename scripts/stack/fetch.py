@@ -1,65 +1,155 @@
-"""Models onto this host before the engines start: engines have no route out."""
+"""Models onto this host before the engines start: engines have no route out.
+
+A model is in its place whole or not at all: everything is brought into a `.partial` folder beside it, checked, and
+renamed in one step.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from shutil import rmtree
+from typing import Any, Literal
 
-import yaml
-
-from stack.config import Model, StackConfig
-from stack.errors import StackError
+from stack import hub_access, models_lock
+from stack.config import Model, StackConfig, problem_at
+from stack.errors import InputError, Problem, StackError
+from stack.locks import taking_turns
+from stack.model import ModelFilesError
+from stack.model_archive import inspect, unpack
+from stack.model_files import check_model
 from stack.plan import absolute, model_dir
 from stack.toy import make_toy_model
+from stack.transfer import Meter, side_by_side
 
-# Weights as safetensors only: pickle files run code when they are loaded.
-PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "tokenizer*"]
+Say = Callable[[str], None]
 
 
-def ensure_models(config: StackConfig, root: Path, say: Callable[[str], None]) -> None:
-    """Make or fetch every model that is not there. A half-fetched model is never in its final place."""
+@dataclass(frozen=True)
+class Outcome:
+    """One model after a fetch. what: fetched, made, or here (it was there before)."""
+
+    served_model_name: str
+    what: Literal["fetched", "made", "here"]
+    folder: str
+
+
+def ensure_models(
+    config: StackConfig, root: Path, say: Say, shown: str = "stack.yaml", token_file: Path | None = None
+) -> list[Outcome]:
+    """Make, fetch or unpack every model that is not there, and check each.
+
+    shown: the stack file's name in messages. Raises InputError for a folder or a token of the user's own that is
+    wrong, StackError for what fails on the way. Neither touches a model that is in its place.
+    """
+    _check_own(config, root, shown)
+    models = absolute(root, config.paths.state) / "models"
+    folders = {model.served_model_name: model_dir(config, model, root) for model in config.models}
+    missing = any(not folder.is_dir() for folder in folders.values())
+    with taking_turns(models, "waiting for another fetch") if missing else nullcontext():
+        bring = _Bring(config, root, say, token_file)
+        return [
+            Outcome(model.served_model_name, bring.one(model, folder), str(folder))
+            for model, folder in zip(config.models, folders.values(), strict=True)
+        ]
+
+
+def _check_own(config: StackConfig, root: Path, shown: str) -> None:
+    problems: list[Problem] = []
     for model in config.models:
-        folder = model_dir(config, model, root)
-        if model.source.toy:
-            if make_toy_model(folder):
-                say(f"made the toy model in {folder}")
-        elif model.source.hub is not None and not folder.is_dir():
-            _fetch(model, folder, absolute(root, config.paths.state) / "models.lock", say)
+        key, source = ("source.path", model.source.path) if model.source.path else ("source.archive", None)
+        try:
+            if source is not None:
+                check_model(absolute(root, source))
+            elif model.source.archive is not None and not model_dir(config, model, root).is_dir():
+                _check_archive(absolute(root, model.source.archive))
+        except ModelFilesError as error:
+            problems.append(problem_at(config, model, key, str(error)))
+    if problems:
+        raise InputError(shown, problems)
 
 
-def _fetch(model: Model, folder: Path, lock: Path, say: Callable[[str], None]) -> None:
-    # imported here: the hub's client costs half a second that every other command would pay
-    import httpx2  # noqa: PLC0415
-    from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
-
-    repository = model.source.hub or ""
-    what = f"model {model.served_model_name}: {repository}"
-    token = os.environ.get("HF_TOKEN") or None
+def _check_archive(archive: Path) -> None:
     try:
-        revision = HfApi(token=token).model_info(repository, revision=model.source.revision, timeout=30).sha
-        # of one commit each: what was half fetched is resumed, and never mixed with another commit's files
-        partial = folder.with_name(f"{revision}.partial")
-        partial.mkdir(parents=True, exist_ok=True)
-        say(f"fetching {repository} at {revision} into {folder}")
-        snapshot_download(repository, revision=revision, local_dir=partial, allow_patterns=PATTERNS, token=token)
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, OSError, ValueError) as error:
-        raise StackError(
-            f"{what} could not be fetched: {(str(error) or repr(error)).splitlines()[0]}\n"
-            "  A gated model needs HF_TOKEN in the environment of this command, a mirror HF_ENDPOINT; without a"
-            " route to the hub copy the model here and use source.path. What came is kept and resumed."
-        ) from None
-    if not any(partial.glob("*.safetensors")):
-        raise StackError(
-            f"{what} has no *.safetensors at {revision}; weights in other formats can run code when they are loaded"
-            " and are not fetched"
-        )
-    partial.rename(folder)
-    _record(lock, repository, str(revision))
+        with archive.open("rb"):
+            pass
+    except OSError as error:
+        raise ModelFilesError(f"{archive}: {error.strerror}; a tar archive on this host is needed") from None
 
 
-def _record(lock: Path, repository: str, revision: str) -> None:
-    known = yaml.safe_load(lock.read_text()) if lock.is_file() else {}
-    known = {**(known or {}), repository: revision}
-    lock.write_text("# What was fetched: hub id -> commit, as the hub answered.\n" + yaml.safe_dump(known))
+class _Bring:
+    """Brings models one by one. The token is read once, and only when a hub is asked."""
+
+    def __init__(self, config: StackConfig, root: Path, say: Say, token_file: Path | None) -> None:
+        self._config, self._root, self._say, self._token_file = config, root, say, token_file
+        self._state = absolute(root, config.paths.state)
+        self._access: tuple[str, str | None] | None = None
+
+    def one(self, model: Model, folder: Path) -> Literal["fetched", "made", "here"]:
+        """Bring one model into its folder, unless it is there."""
+        if model.source.toy:
+            if not make_toy_model(folder):
+                return "here"
+            self._say(f"made the toy model in {folder}")
+            return "made"
+        if folder.is_dir():
+            return "here"
+        models_lock.read(self._lock)  # better now than after hours
+        came, entry = self._from_hub(model, folder) if model.source.hub else self._from_archive(model, folder)
+        try:
+            check_model(came)
+        except ModelFilesError as error:
+            raise StackError(
+                f"model {model.served_model_name}: {error}. Every file came as its source has it: choose another"
+                f" revision or model. What came is kept in {came}."
+            ) from None
+        models_lock.record(self._lock, str(folder.relative_to(self._state / "models")), entry)
+        came.rename(folder)
+        self._clear_away(folder)
+        return "fetched"
+
+    @property
+    def _lock(self) -> Path:
+        return self._state / "models.lock"
+
+    def _from_hub(self, model: Model, folder: Path) -> tuple[Path, dict[str, Any]]:
+        # imported here: the hub's client costs half a second that every other command would pay
+        from stack.hub_fetch import fetch  # noqa: PLC0415
+
+        if self._access is None:
+            address = hub_access.endpoint(self._config.hub)
+            self._access = address, hub_access.token(self._config.hub, self._root, address, self._token_file)
+        endpoint, token = self._access
+        # a folder a commit: what was half fetched is never mixed with another commit's files
+        found, came = fetch(
+            model.source.hub or "", model.source.revision, endpoint, token,
+            lambda commit: folder.with_name(f"{folder.name}.{commit}.partial"), self._say,
+        )  # fmt: skip
+        known = {file.path: file.sha256 for file in found.files if file.sha256}
+        return came, {
+            "source": "hub",
+            "repository": found.repository,
+            "endpoint": endpoint,
+            "commit": found.commit,
+            "files": models_lock.listing(came, known),
+        }
+
+    def _from_archive(self, model: Model, folder: Path) -> tuple[Path, dict[str, Any]]:
+        archive = absolute(self._root, model.source.archive or "")
+        self._say(f"reading {archive} and its checksum")
+        contents = inspect(archive, model.source.sha256)
+        came = folder.with_name(f"{folder.name}.partial")
+        meter = Meter(sum(contents.files.values()))
+        side_by_side([partial(unpack, archive, contents, came, meter)], 1, meter, self._say)
+        self._say(f"unpacked {meter.line()}")
+        entry = {"source": "archive", "archive": str(archive), "sha256": contents.sha256}
+        return came, {**entry, "files": models_lock.listing(came)}
+
+    def _clear_away(self, folder: Path) -> None:
+        # half fetched commits that were the newest once: nothing would ever ask for them again
+        for left in folder.parent.glob(f"{folder.name}.*.partial"):
+            self._say(f"removing {left}, an earlier fetch that was not finished")
+            rmtree(left, ignore_errors=True)

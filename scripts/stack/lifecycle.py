@@ -98,7 +98,7 @@ def _provide(
     preflight.check(inputs, plan, client)
     remember(inputs, plan, failed_before=True)  # another stack must not choose the same GPUs meanwhile
     image_store.ensure(inputs.images, inputs.source, ROOT, say, client)
-    ensure_models(inputs.config, ROOT, say)
+    ensure_models(inputs.config, ROOT, say, inputs.shown)
     inputs = gather(arguments)  # models that just arrived have facts to check
     plan = _plan_for_here(inputs)
     _make_secrets_and_folders(inputs, plan, client)

@@ -24,13 +24,13 @@ def only_one(state: Path) -> Iterator[None]:
 
 
 @contextmanager
-def taking_turns(shared: Path) -> Iterator[None]:
-    """Hold what the stacks of one state folder share (GPUs, images, models, build/), waiting for it."""
+def taking_turns(shared: Path, waiting: str = "waiting for the set-up of another stack") -> Iterator[None]:
+    """Hold what the stacks of one state folder share (GPUs, images, build/; its models/ have their own), waiting."""
     shared.mkdir(parents=True, exist_ok=True)
     with (shared / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            with step("waiting for the set-up of another stack"):
+            with step(waiting):
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield

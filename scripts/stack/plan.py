@@ -201,13 +201,16 @@ def state_dir(config: StackConfig, root: Path) -> Path:
 
 
 def model_dir(config: StackConfig, model: Model, root: Path) -> Path:
-    """Where a model's files are (path), or are put before the engines start (toy, hub)."""
+    """Where a model's files are (path), or are put before the engines start (hub, archive, toy)."""
     source = model.source
     models = absolute(root, config.paths.state) / "models"
     if source.path is not None:
         return absolute(root, source.path)
     if source.hub is not None:
         return models / source.hub.replace("/", "--") / (source.revision or "unpinned")
+    if source.archive is not None:
+        name = str(absolute(root, source.archive)).strip("/").replace("/", "--")
+        return models / "archives" / name / (source.sha256 or "unpinned")
     return models / "toy-llama"
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from unit import authority
+
 WriteStack = Callable[[str | bytes], Path]
 
 
@@ -39,3 +41,19 @@ def write_stack(tmp_path: Path) -> WriteStack:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def small_trust(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One certificate to trust: reading the machine's hundreds takes a client longer than a test."""
+    folder = tmp_path_factory.mktemp("trust")
+    authority.write_own(folder)
+    return folder / authority.OWN["certificate"]
+
+
+@pytest.fixture
+def no_hub_settings(monkeypatch: pytest.MonkeyPatch, small_trust: Path) -> None:
+    """No token and no mirror of the machine that the tests run on."""
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(small_trust))

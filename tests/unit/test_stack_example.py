@@ -23,7 +23,7 @@ NOT_THE_DEFAULT = {"gateway.api_keys", "models.max_model_len"}
 
 def uncommented(text: str) -> str:
     """The text with every left-out key live: `#key:` and, below it, `#  key:`."""
-    return re.sub(r"^( *)#((?:|  +)(?:- )?[a-z_]+:(?: .*)?)$", r"\1\2", text, flags=re.MULTILINE)
+    return re.sub(r"^( *)#((?:|  +)(?:- )?[a-z0-9_]+:(?: .*)?)$", r"\1\2", text, flags=re.MULTILINE)
 
 
 def section_in(annotation: Any) -> type[BaseModel] | None:
