@@ -15,11 +15,20 @@ import requests
 from docker.models.containers import Container
 from docker.models.images import Image
 
-from integration.conftest import PROJECT, Stack
+from integration.conftest import PROJECT, URL, Stack
 from stack.docker_host import address, condition, containers
 
 ENGINES = ("engine-toy-0", "engine-toy-1")
 STUB = Path(__file__).with_name("stub_engine.py")
+
+
+def ask(stack: Stack, tokens: int = 2, timeout: float = 30.0) -> requests.Response:
+    """One completion through the gateway, never retried."""
+    body = {"model": "toy", "prompt": "x", "max_tokens": tokens, "ignore_eos": True}
+    headers = {"Authorization": f"Bearer {stack.key}"}
+    return requests.post(
+        f"{URL}/v1/completions", json=body, headers=headers, verify=str(stack.ca_file), timeout=timeout
+    )  # fmt: skip
 
 
 def part(stack: Stack, service: str) -> Container:

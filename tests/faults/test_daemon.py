@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from faults.running import all_serve, until
-from integration.conftest import PROJECT, ROOT, URL, Stack
+from faults.running import all_serve, ask, until
+from integration.conftest import PROJECT, ROOT, Stack
 from stack.docker_host import containers
 
 PID_FILE = Path("/run/docker.pid")
@@ -44,12 +44,7 @@ def _zombie(pid: int) -> bool:
 
 
 def _completes(stack: Stack) -> bool:
-    body = {"model": "toy", "prompt": "x", "max_tokens": 2}
-    headers = {"Authorization": f"Bearer {stack.key}"}
     try:
-        answer = requests.post(
-            f"{URL}/v1/completions", json=body, headers=headers, verify=str(stack.ca_file), timeout=5
-        )
+        return ask(stack, timeout=5).status_code == 200
     except requests.RequestException:
         return False
-    return answer.status_code == 200

@@ -11,9 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import requests
 
-from faults.running import ENGINES, all_serve, haproxy, healthy, hit, in_pool, part, until
+from faults.running import ENGINES, all_serve, ask, haproxy, healthy, hit, in_pool, part, until
 from integration.conftest import URL, Stack, run_script
 from integration.load import Load
 
@@ -153,7 +152,7 @@ def test_no_engine_at_all(stack: Stack) -> None:
         times = []
         for _ in range(20):
             began = time.monotonic()
-            answer = _ask(stack)
+            answer = ask(stack)
             times.append(time.monotonic() - began)
             assert answer.status_code == 503
             assert int(answer.headers["Retry-After"]) > 0
@@ -164,11 +163,5 @@ def test_no_engine_at_all(stack: Stack) -> None:
         for engine in engines:
             hit(engine, signal.SIGCONT)
     began = time.monotonic()
-    until(lambda: _ask(stack).status_code == 200, began, 20, "served again, by itself")
+    until(lambda: ask(stack).status_code == 200, began, 20, "served again, by itself")
     all_serve(stack)
-
-
-def _ask(stack: Stack) -> requests.Response:
-    body = {"model": "toy", "prompt": "x", "max_tokens": 2}
-    headers = {"Authorization": f"Bearer {stack.key}"}
-    return requests.post(f"{URL}/v1/completions", json=body, headers=headers, verify=str(stack.ca_file), timeout=30)

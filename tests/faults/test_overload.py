@@ -13,10 +13,9 @@ from contextlib import ExitStack
 from typing import cast
 
 import pytest
-import requests
 import yaml
 
-from faults.running import part
+from faults.running import ask, part
 from integration.conftest import STACK_FILE, URL, Stack, run_script
 from integration.load import Answer, Load
 
@@ -56,7 +55,7 @@ def test_what_the_queue_cannot_hold_is_refused_in_time(narrow: Stack) -> None:
     began = time.time()
     with load_of(narrow, narrow.key, workers=48, tokens=128, pause=0.2) as load:
         load.wait_for(200, seconds=120)
-        direct = [_ask(narrow) for _ in range(30)]
+        direct = [ask(narrow, tokens=64) for _ in range(30)]
         load.wait_for(400, seconds=120)
     refused = [answer for answer in load.answers if answer.error]
     slowest = max(refusals(narrow, began))
@@ -133,9 +132,3 @@ def _connect(context: ssl.SSLContext) -> ssl.SSLSocket:
 def _memory(stack: Stack, service: str) -> int:
     stats = cast("dict[str, dict[str, int]]", part(stack, service).stats(stream=False))
     return stats["memory_stats"]["usage"]
-
-
-def _ask(stack: Stack) -> requests.Response:
-    body = {"model": "toy", "prompt": "x", "max_tokens": 64, "ignore_eos": True}
-    headers = {"Authorization": f"Bearer {stack.key}"}
-    return requests.post(f"{URL}/v1/completions", json=body, headers=headers, verify=str(stack.ca_file), timeout=30)
