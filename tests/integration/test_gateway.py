@@ -234,7 +234,8 @@ def test_the_access_log_tells_all_of_a_request_but_no_prompt_and_no_key(stack: S
     assert {key: line[key] for key in expected} == expected
     assert line["replica"].startswith("engine-toy-")
     assert line["bytes"] > 0
-    assert 0 < float(line["time_to_first_byte"]) <= line["time_total"]
+    # by two clocks of nginx, which round apart
+    assert 0 < float(line["time_to_first_byte"]) <= line["time_total"] + 0.002
     for name, part in containers(stack.client, PROJECT).items():
         log = part.logs(tail=2000).decode(errors="replace")
         assert marker not in log, name
