@@ -249,8 +249,10 @@ class Observability(_Section):
 class Images(_Section):
     """Where container images come from; compose/images.yaml says which."""
 
-    source: Literal["registry", "build", "auto"] = "registry"
+    # auto: compose/examples/cpu.yaml as `make` runs it by itself; anywhere else the same as registry
+    source: Literal["registry", "archive", "build", "auto"] = "registry"
     mirror: Annotated[str, AfterValidator(_mirror)] | None = None
+    archive: FilePath | None = None
 
 
 class Hub(_Section):

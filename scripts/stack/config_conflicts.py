@@ -20,7 +20,8 @@ _PORTS = {
 
 def conflicts(document: Mapping[str, Any]) -> list[Problem]:
     """Names and ports given twice, clients of models that are not served, and keys that the device rules out."""
-    return [*_names_twice(document), *_unknown_models(document), *_ports_twice(document), *_device(document)]
+    found = (_names_twice, _unknown_models, _ports_twice, _archive, _device)
+    return [problem for conflict in found for problem in conflict(document)]
 
 
 def _section(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -66,6 +67,15 @@ def _ports_twice(document: Mapping[str, Any]) -> Iterator[Problem]:
         if isinstance(port, int) and port in taken:
             yield Problem(f"{section}.{key}", f"port {port} is also {taken[port]}")
         taken.setdefault(port if isinstance(port, int) else None, f"{section}.{key}")
+
+
+def _archive(document: Mapping[str, Any]) -> Iterator[Problem]:
+    images = _section(document, "images")
+    source, archive = images.get("source", "registry"), images.get("archive")
+    if source == "archive" and archive is None:
+        yield Problem("images.archive", "images.source is 'archive': name the file that `make images-save` wrote")
+    if archive is not None and source != "archive":
+        yield Problem("images.archive", f"an archive is named, but images.source is {source!r}; set it to archive")
 
 
 def _device(document: Mapping[str, Any]) -> Iterator[Problem]:

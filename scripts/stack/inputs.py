@@ -6,12 +6,14 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from stack import certificates, images, kept_state
+from stack import certificates, kept_state
 from stack.config import UNSAFE_IN_PATHS, StackConfig, load_config, problem_at
 from stack.errors import InputError, Problem, StackError
 from stack.hardware import Gpu, Host, find_gpus, load_hosts, save_hosts
+from stack.images.choice import choose
+from stack.images.pins import Source
+from stack.images.source import remember as remember_source
+from stack.images.source import source_of
 from stack.model import ModelFacts, ModelFilesError, read_facts
 from stack.plan import Plan, absolute, make_plan, model_dir, state_dir
 from stack.render import render
@@ -26,8 +28,9 @@ class Inputs:
     shown: str
     config: StackConfig
     hosts: tuple[Host, ...]
-    source: images.Source
+    source: Source
     images: dict[str, str]
+    images_built: bool
     facts: dict[str, ModelFacts]
 
     @property
@@ -55,7 +58,7 @@ class Inputs:
         return [
             make_plan(
                 self.config, host, self.images, ROOT, self.facts,
-                images_built=self.source == "build", shown=self.shown,
+                images_built=self.images_built, shown=self.shown,
             )
             for host in self.hosts
         ]  # fmt: skip
@@ -99,9 +102,9 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     config = load_config(arguments.stack, shown)
     facts = _facts(config, shown)
     hosts = _hosts(config, arguments)
-    source = _source(config)
-    references = images.references(ROOT, images.load_pins(ROOT), source, config.device, config.images.mirror)
-    return Inputs(shown, config, hosts, source, references, facts)
+    source = source_of(config.images, arguments.stack, ROOT, _source_file(config))
+    chosen = choose(ROOT, config.images, source, config.device)
+    return Inputs(shown, config, hosts, source, chosen.references, chosen.built, facts)
 
 
 def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None:
@@ -116,8 +119,7 @@ def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None
         host = inputs.hosts[0]
         kept = tuple(gpu for gpu in host.gpus if gpu.uuid in used | earlier)
         save_hosts(_hosts_file(inputs.config), (host.model_copy(update={"gpus": kept}),))
-    if inputs.config.images.source == "auto":
-        _source_file(inputs.config).write_text(yaml.safe_dump({"source": inputs.source}))
+    remember_source(inputs.source, inputs.config.images, Path(inputs.shown), ROOT, _source_file(inputs.config))
 
 
 def taken_gpus(config: StackConfig) -> tuple[Gpu, ...]:
@@ -140,15 +142,6 @@ def _hosts_file(config: StackConfig) -> Path:
 
 def _source_file(config: StackConfig) -> Path:
     return state_dir(config, ROOT) / "images.yaml"
-
-
-def _source(config: StackConfig) -> images.Source:
-    asked = config.images.source
-    known = _source_file(config)
-    if asked == "auto" and known.is_file():
-        # decided on the first `make up`: asking the registry each time could change a running stack's images
-        return "build" if (yaml.safe_load(known.read_text()) or {}).get("source") == "build" else "registry"
-    return images.choose_source(asked, config.device, config.images.mirror)
 
 
 def _facts(config: StackConfig, shown: str) -> dict[str, ModelFacts]:

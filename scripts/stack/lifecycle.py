@@ -11,7 +11,7 @@ from typing import Any
 
 import docker
 
-from stack import api_keys, apply, certificates, image_store, preflight
+from stack import api_keys, apply, certificates, preflight
 from stack.adjust import drained_tree, provide_certificate, putting_back
 from stack.config import problem_at
 from stack.console import say, step
@@ -21,6 +21,7 @@ from stack.engine_args import refusals
 from stack.errors import InputError, StackError
 from stack.fetch import ensure_models
 from stack.gateway_client import GatewayClient
+from stack.images.store import provide
 from stack.inputs import ROOT, Inputs, gather, remember
 from stack.locks import only_one, taking_turns
 from stack.ownership import ENGINE_UID, give_to
@@ -97,9 +98,9 @@ def _provide(
     plan = _plan_for_here(inputs)
     preflight.check(inputs, plan, client)
     remember(inputs, plan, failed_before=True)  # another stack must not choose the same GPUs meanwhile
-    image_store.ensure(inputs.images, inputs.source, ROOT, say, client)
+    provide(ROOT, inputs.config.images, inputs.source, inputs.config.device, say, client)
     ensure_models(inputs.config, ROOT, say, inputs.shown)
-    inputs = gather(arguments)  # models that just arrived have facts to check
+    inputs = gather(arguments)  # what just arrived has facts to check: models, and images whose digest is known now
     plan = _plan_for_here(inputs)
     _make_secrets_and_folders(inputs, plan, client)
     files = inputs.render(plan)

@@ -21,13 +21,16 @@ import urllib3
 import yaml
 from docker.models.containers import Container
 
-from stack import api_keys, certificates, image_store, images
+from stack import api_keys, certificates
 from stack.config import StackConfig
 from stack.console import say
 from stack.docker_host import address, connect, containers
 from stack.errors import StackError
 from stack.gateway_state import GatewayState
 from stack.hardware import Host
+from stack.images.choice import built_references
+from stack.images.pins import load_pins
+from stack.images.store import ensure
 from stack.inputs import ROOT
 from stack.plan import Plan, make_plan, state_dir
 from stack.render import render
@@ -99,11 +102,10 @@ class Parts:
 def parts(scratch: Path) -> Iterator[Parts]:
     """Start them and, whatever happens, remove them: containers and networks."""
     client = connect()
-    source = images.choose_source("auto", "cpu")
-    references = images.references(ROOT, images.load_pins(ROOT), source, "cpu")
+    references = built_references(ROOT, load_pins(ROOT), "cpu")
     needed = {role: references[role] for role in ("nginx", "haproxy")}
-    image_store.ensure(needed, source, ROOT, say, client)
-    plan = _plan(scratch, references, source == "build")
+    ensure(needed, "build", ROOT, say, client)
+    plan = _plan(scratch, references)
     tree = state_dir(_config(scratch), ROOT) / "live"
     key = _tree(plan, tree)
     for name, text in (("stub", STUB), ("alone", ALONE)):
@@ -137,8 +139,8 @@ def _config(scratch: Path) -> StackConfig:
     })  # fmt: skip
 
 
-def _plan(scratch: Path, references: dict[str, str], built: bool) -> Plan:
-    return make_plan(_config(scratch), Host(), references, ROOT, images_built=built)
+def _plan(scratch: Path, references: dict[str, str]) -> Plan:
+    return make_plan(_config(scratch), Host(), references, ROOT, images_built=True)
 
 
 def _tree(plan: Plan, tree: Path) -> str:

@@ -10,9 +10,12 @@ from tempfile import TemporaryDirectory
 import docker
 import pytest
 
-from stack import certificates, console, image_store, images
+from stack import certificates, console
 from stack.config import Gateway
 from stack.docker_host import connect
+from stack.images.choice import built_references
+from stack.images.pins import load_pins
+from stack.images.store import ensure
 from stacks import ROOT
 
 
@@ -22,7 +25,6 @@ class Programs:
 
     client: docker.DockerClient
     images: dict[str, str]
-    built: bool
     scratch: Path
     certificate: str
 
@@ -34,12 +36,11 @@ class Programs:
 @pytest.fixture(scope="session")
 def programs() -> Iterator[Programs]:
     client = connect()
-    source = images.choose_source("auto", "cpu")
-    references = images.references(ROOT, images.load_pins(ROOT), source, "cpu")
-    image_store.ensure(references, source, ROOT, console.say, client)
+    references = built_references(ROOT, load_pins(ROOT), "cpu")
+    ensure(references, "build", ROOT, console.say, client)
     with TemporaryDirectory(prefix="vllm-onprem-rendered-") as folder:
         scratch = Path(folder)
         scratch.chmod(0o755)  # the programs run as users of their own
         pair, _ = certificates.ensure(scratch / "state", Gateway(), ROOT)
         certificates.private_key_file(scratch / "state", pair).chmod(0o444)
-        yield Programs(client, references, source == "build", scratch, pair)
+        yield Programs(client, references, scratch, pair)

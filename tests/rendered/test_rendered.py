@@ -17,7 +17,7 @@ HASHES = {"0" * 64: "default"}
 
 def test_nginx_haproxy_promtool_amtool_and_compose_accept_every_stack(programs: Programs) -> None:
     refused = []
-    for number, (name, plan) in enumerate(plans(programs.images, images_built=programs.built)):
+    for number, (name, plan) in enumerate(plans(programs.images, images_built=True)):
         tree = programs.scratch / f"tree-{number}"
         write_tree(tree, render(plan, GatewayState(HASHES, certificate=programs.certificate), ROOT))
         try:
@@ -40,7 +40,7 @@ def test_nginx_haproxy_promtool_amtool_and_compose_accept_every_stack(programs: 
     ],
 )
 def test_a_broken_file_is_refused_by_its_program(programs: Programs, path: str, program: str) -> None:
-    _, plan = next(plans(programs.images, images_built=programs.built))
+    _, plan = next(plans(programs.images, images_built=True))
     files = render(plan, GatewayState(HASHES, certificate=programs.certificate), ROOT)
     files[path] += b"\nno_such_thing {{ ;\n"
     files["manifest.json"] = manifest({name: data for name, data in files.items() if name != "manifest.json"})
