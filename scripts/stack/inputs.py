@@ -11,7 +11,7 @@ import yaml
 from stack import certificates, images, kept_state
 from stack.config import UNSAFE_IN_PATHS, StackConfig, load_config, problem_at
 from stack.errors import InputError, Problem, StackError
-from stack.hardware import Gpu, Host, find_gpus, load_hosts, save_hosts
+from stack.hardware import Gpu, Host, find_gpus, load_hosts, memory_here, save_hosts
 from stack.model import ModelFacts, ModelFilesError, read_facts
 from stack.plan import Plan, absolute, make_plan, model_dir, state_dir
 from stack.render import render
@@ -180,7 +180,7 @@ def _hosts(config: StackConfig, arguments: argparse.Namespace) -> tuple[Host, ..
         return chosen
     if config.device == "cpu":
         return (Host(),)
-    return (Host(gpus=_gpus_here(config)),)
+    return (Host(gpus=_gpus_here(config), memory_mib=memory_here()),)
 
 
 def _gpus_here(config: StackConfig) -> tuple[Gpu, ...]:

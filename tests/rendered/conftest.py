@@ -13,6 +13,9 @@ import pytest
 from stack import certificates, console, image_store, images
 from stack.config import Gateway
 from stack.docker_host import connect
+from stack.gateway_state import GatewayState
+from stack.secrets import engine_key
+from stack.secrets.copies import copies_of, hand_out
 from stacks import ROOT
 
 
@@ -24,11 +27,12 @@ class Programs:
     images: dict[str, str]
     built: bool
     scratch: Path
-    certificate: str
+    state: GatewayState
 
     @property
-    def tls(self) -> Path:
-        return self.scratch / "state/tls"
+    def folder(self) -> Path:
+        """The stack's own folder, with a certificate and a key of the engines."""
+        return self.scratch / "state"
 
 
 @pytest.fixture(scope="session")
@@ -42,4 +46,7 @@ def programs() -> Iterator[Programs]:
         scratch.chmod(0o755)  # the programs run as users of their own
         pair, _ = certificates.ensure(scratch / "state", Gateway(), ROOT)
         certificates.private_key_file(scratch / "state", pair).chmod(0o444)
-        yield Programs(client, references, source == "build", scratch, pair)
+        keys = engine_key.ensure(scratch / "state")
+        hand_out(scratch / "state", copies_of(keys), references["nginx"], client)
+        state = GatewayState({"0" * 64: "default"}, {}, pair, frozenset(), *engine_key.names(keys))
+        yield Programs(client, references, source == "build", scratch, state)
