@@ -80,6 +80,8 @@ def load(state: Path) -> EngineKeys | None:
     try:
         document = json.loads(path.read_text())
         keys = EngineKeys(document["sends"], tuple(document["accepts"]), document["rotating"])
+        if keys.sends not in keys.accepts or not all(isinstance(key, str) for key in keys.accepts):
+            raise ValueError
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
