@@ -1,7 +1,7 @@
 # Every target is one line; the work is in scripts/. STACK=file chooses another stack than the default:
 # stack.yaml if there is one, else the example for this box (GPU or not).
 .DEFAULT_GOAL := help
-.PHONY: help setup up down smoke status logs plan render diff images images-save images-load fetch key-add key-list key-revoke tls-reload drain undrain lint test test-unit test-faults bench-plan bench-gateway bench-balancing lock lock-python
+.PHONY: $(shell sed -n "s/^\([a-z-]*\):.*\#\# .*/\1/p" Makefile)
 SHELL := /bin/bash
 
 HAS_GPU = $(shell timeout 10 nvidia-smi -L 2>/dev/null | grep -q ^GPU && echo yes)
@@ -45,6 +45,8 @@ key-list: ## clients and their keys, by id
 	@$(RUN) scripts/keys.py "$(STACK)" list
 key-revoke: ## take a key back [NAME= KEY=id]
 	@$(RUN) scripts/keys.py "$(STACK)" revoke "$(NAME)" $(if $(KEY),--key "$(KEY)")
+secrets-rotate: ## new secrets for those that no client knows; no request fails
+	@$(RUN) scripts/secrets_rotate.py "$(STACK)"
 tls-reload: ## show clients a renewed certificate
 	@$(RUN) scripts/tls_reload.py "$(STACK)"
 drain: ## take a replica out of its pool and wait for its requests [REPLICA= TIMEOUT=]

@@ -44,6 +44,7 @@ class Engine:
     served_model_name: str
     port: int = 8000
     memory: Path = Path("/tmp/check.json")  # a tmpfs: empty after each start
+    key_file: Path = Path("/run/secrets/engine.yaml")  # JSON; without it the engine asks for no key
     evidence: Path = Path("/evidence")
     textfile: Path = Path("/textfile")
     proc: Path = Path("/proc")
@@ -77,7 +78,7 @@ def look(engine: Engine, before: Seen) -> tuple[Seen, str]:
     request = {"model": engine.served_model_name, "prompt": "1", "max_tokens": 1, "temperature": 0}
     status, _ = _ask(engine, "/v1/completions", engine.completion_limit, json.dumps(request).encode())
     after = _steps(engine)
-    if status == 200 or 400 <= status < 500:
+    if status == 200 or (400 <= status < 500 and status != 401):
         return Seen(True, after), ""
     problem = f"a completion of one token: {_TOLD.get(status, status)}"
     if not before.served or status not in (NO_ANSWER, TORN, 500):
@@ -140,7 +141,12 @@ def main(engine: Engine, kill: Callable[[int, int], None] = os.kill) -> int:
     return 1 if problem else 0
 
 
-_TOLD = {REFUSED: "refused", NO_ANSWER: "no answer in time", TORN: "an answer without its end"}
+_TOLD = {
+    REFUSED: "refused",
+    NO_ANSWER: "no answer in time",
+    TORN: "an answer without its end",
+    401: "401, it does not know the key in its own file",
+}
 
 
 def _failed(before: Seen, problem: str) -> tuple[Seen, str]:
@@ -164,7 +170,7 @@ def _moves_on(engine: Engine, steps: float | None, before: float | None) -> bool
 
 def _ask(engine: Engine, path: str, limit: float, body: bytes | None = None) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=limit)
-    headers = {"Content-Type": "application/json"} if body else {}
+    headers = {"Content-Type": "application/json", **_key(engine)} if body else {}
     with contextlib.closing(connection):
         try:
             connection.request("POST" if body else "GET", path, body, headers)
@@ -176,6 +182,14 @@ def _ask(engine: Engine, path: str, limit: float, body: bytes | None = None) -> 
             return TORN, b""
         except (OSError, http.client.HTTPException):
             return REFUSED, b""
+
+
+def _key(engine: Engine) -> dict[str, str]:
+    try:
+        key = json.loads(engine.key_file.read_text())["api-key"][0]
+    except FileNotFoundError:
+        return {}
+    return {"Authorization": f"Bearer {key}"}
 
 
 def _steps(engine: Engine) -> float | None:

@@ -18,7 +18,7 @@ from stack.docker_host import compose, condition, containers, started
 from stack.errors import StackError
 from stack.reload import RELOADABLE, reload, services_of
 from stack.render import manifest
-from stack.roll import roll, to_replace
+from stack.roll import replace_balancers, roll, to_replace
 from stack.tree import Change, compare, read_tree, write_tree
 
 OTHER_PARTS_SECONDS = 120
@@ -74,6 +74,8 @@ def bring_up(
     if before.lost:
         compose(live, "up", "--detach", "--no-build", "--pull", "never", "--force-recreate")
     limits = startup_timeouts(files)
+    if before.running:
+        replace_balancers(project, live, files, client)
     replaced = to_replace(project, files, client) if before.running else []
     if replaced:
         roll(project, live, files, replaced, drained_files, client, partial(wait_ready, project, limits, client))

@@ -41,6 +41,7 @@ OWNED_FLAGS = {
     "--ssl-keyfile": None,
     "--ssl-certfile": None,
     "--config": None,
+    "--hf-token": "hub.token_file",  # engines fetch nothing, and a flag is no place for a secret
 }
 
 
@@ -197,6 +198,7 @@ class Model(_Section):
     queue_timeout: int = Field(30, ge=1, le=3600)
     quantization: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")] | None = None
     cpu_kvcache_space: int = Field(4, ge=1, le=4096)
+    memory_limit_gib: int | None = Field(None, ge=1, le=1_000_000)
     shutdown_timeout: int = Field(60, ge=1, le=3600)
     startup_timeout: int = Field(1800, ge=10, le=86400)
     extra_args: Annotated[tuple[Flag, ...], AfterValidator(_free_flags)] = Field((), max_length=200, strict=False)

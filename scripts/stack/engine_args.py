@@ -11,7 +11,7 @@ import requests
 from docker.errors import DockerException
 
 from stack.errors import StackError
-from stack.vllm_args import MODEL_MOUNT
+from stack.vllm_args import MODEL_MOUNT, SECRET_CONFIG
 
 CHECKER = Path(__file__).with_name("vllm_check.py")
 TIMEOUT_SECONDS = 300
@@ -23,6 +23,8 @@ ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
 }
+# where a stand-in for the engine's secret is written
+TMPFS = {"/tmp": "exec,mode=1777", str(Path(SECRET_CONFIG).parent): "mode=1777"}
 
 
 def refusals(
@@ -40,7 +42,7 @@ def refusals(
     try:
         container = client.containers.create(
             image, entrypoint=["python3"], command=command, volumes=volumes, environment=ENVIRONMENT,
-            user="2000:2000", network_mode="none", read_only=True, tmpfs={"/tmp": "exec,mode=1777"},
+            user="2000:2000", network_mode="none", read_only=True, tmpfs=TMPFS,
             cap_drop=["ALL"], security_opt=["no-new-privileges:true"],
         )  # fmt: skip
         try:

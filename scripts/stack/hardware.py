@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -30,16 +31,17 @@ class Gpu(BaseModel):
 
 
 class Host(BaseModel):
-    """One machine and the GPUs of it that the stack may take."""
+    """One machine, the GPUs of it that the stack may take, and its memory in MiB where that is known."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: Name = "localhost"
     gpus: tuple[Gpu, ...] = Field((), strict=False)
+    memory_mib: int | None = Field(None, ge=1)
 
 
 class HostsFile(BaseModel):
-    """A hosts file: ``hosts: [{name, gpus: [{uuid, model, memory_mib}]}]``."""
+    """A hosts file: ``hosts: [{name, memory_mib, gpus: [{uuid, model, memory_mib}]}]``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -72,11 +74,16 @@ def load_hosts(path: Path) -> tuple[Host, ...]:
 def save_hosts(path: Path, hosts: tuple[Host, ...]) -> None:
     """Write a hosts file that load_hosts reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"hosts": [host.model_dump(mode="json") for host in hosts]}
+    document = {"hosts": [host.model_dump(mode="json", exclude_none=True) for host in hosts]}
     path.write_text(
         "# Written by `make up`: the GPUs this stack took. Delete the file to choose again.\n"
         + yaml.safe_dump(document, sort_keys=False)
     )
+
+
+def memory_here() -> int:
+    """This box's memory in MiB, as its kernel counts it."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
 
 
 def find_gpus() -> tuple[tuple[Gpu, ...], tuple[Gpu, ...]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from stack import certificates, kept_state
 from stack.config import UNSAFE_IN_PATHS, StackConfig, load_config, problem_at
 from stack.errors import InputError, Problem, StackError
-from stack.hardware import Gpu, Host, find_gpus, load_hosts, save_hosts
+from stack.hardware import Gpu, Host, find_gpus, load_hosts, memory_here, save_hosts
 from stack.images.choice import choose
 from stack.images.pins import Source
 from stack.images.source import remember as remember_source
@@ -173,7 +173,7 @@ def _hosts(config: StackConfig, arguments: argparse.Namespace) -> tuple[Host, ..
         return chosen
     if config.device == "cpu":
         return (Host(),)
-    return (Host(gpus=_gpus_here(config)),)
+    return (Host(gpus=_gpus_here(config), memory_mib=memory_here()),)
 
 
 def _gpus_here(config: StackConfig) -> tuple[Gpu, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ class ModelFilesError(Exception):
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Numbers of one model. None where the file does not say."""
+    """Numbers of one model. None where the file does not say. weights_bytes: of all weight files together."""
 
     attention_heads: int | None
     architecture: str | None
+    weights_bytes: int = 0
 
 
 def read_facts(folder: Path) -> ModelFacts:
@@ -51,7 +52,8 @@ def read_facts(folder: Path) -> ModelFacts:
         raise ModelFilesError(f"{path}: not JSON ({error})") from None
     if not isinstance(document, dict):
         raise ModelFilesError(f"{path}: a JSON object is needed")
-    return _facts(document, path)
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return replace(_facts(document, path), weights_bytes=weights)
 
 
 def _facts(document: dict[str, Any], path: Path) -> ModelFacts:

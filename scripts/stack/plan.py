@@ -17,6 +17,7 @@ from stack import vllm_args
 from stack.config import Model, StackConfig, problem_at
 from stack.errors import InputError, Problem
 from stack.hardware import Gpu, Host
+from stack.limits import engine_memory_mib
 from stack.model import ModelFacts
 
 # Docker kills after the stop grace: vLLM's own shutdown needs to be over before.
@@ -41,7 +42,10 @@ HEALTH_CHECK = HealthCheck(interval=3, timeout=45, retries=3)
 
 @dataclass(frozen=True)
 class Engine:
-    """One vLLM process group in one container. Times in seconds, memory in MiB, paths on the host."""
+    """One vLLM process group in one container. Times in seconds, memory in MiB, paths on the host.
+
+    memory_mib: what it may hold of the host's memory, None where no limit can be told (limits.py).
+    """
 
     name: str
     served_model_name: str
@@ -55,6 +59,7 @@ class Engine:
     cache_dir: str
     evidence_dir: str
     shm_mib: int
+    memory_mib: int | None
     health_check: HealthCheck
     startup_timeout: int
     stop_grace: int
@@ -148,7 +153,9 @@ def make_plan(
         names = []
         for replica in range(model.replicas):
             taken = [free.pop(0) for _ in range(model.tensor_parallel_size)] if config.device == "cuda" else []
-            engines.append(_engine(config, model, pool, replica, taken, images["vllm"], state, root))
+            known = (facts or {}).get(model.served_model_name)
+            memory = engine_memory_mib(config.device, model, host.memory_mib, known.weights_bytes if known else 0)
+            engines.append(_engine(config, model, pool, replica, taken, memory, images["vllm"], state, root))
             names.append(engines[-1].name)
         pools.append(
             Pool(
@@ -188,6 +195,20 @@ def plan_from(document: Mapping[str, Any]) -> Plan:
 
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def listens(plan: Plan) -> dict[str, frozenset[int]]:
+    """service -> every TCP port on which its container may be spoken to, published or not."""
+    haproxy = frozenset({8080, 8081, 8405})  # requests, requests again, metrics
+    parts = {
+        "nginx": frozenset({8443, 8406}),  # clients, metrics
+        "haproxy": haproxy,
+        "haproxy-standby": haproxy,
+        "prometheus": frozenset({9090}),
+        "alertmanager": frozenset({9093}),
+        "node-exporter": frozenset({9100}),
+    }
+    return parts | {engine.name: frozenset({vllm_args.PORT}) for engine in plan.engines}
 
 
 def absolute(root: Path, path: str) -> Path:
@@ -257,6 +278,7 @@ def _engine(
     pool: str,
     replica: int,
     gpus: list[Gpu],
+    memory: int | None,
     image: str,
     state: Path,
     root: Path,
@@ -279,6 +301,7 @@ def _engine(
         cache_dir=str(state / "cache" / name),
         evidence_dir=str(state / "evidence" / name),
         shm_mib=SHM_MIB + (SHM_MIB_PER_GPU * len(gpus) if len(gpus) > 1 else 0),
+        memory_mib=memory,
         health_check=HEALTH_CHECK,
         startup_timeout=model.startup_timeout,
         stop_grace=model.shutdown_timeout + STOP_GRACE_MARGIN_SECONDS,

@@ -19,6 +19,7 @@ import requests
 from stack.docker_host import address, condition, containers, get_page
 from stack.drains import drained
 from stack.gateway_client import GatewayClient, Refused
+from stack.secrets import engine_key
 
 DEADLINE_SECONDS = 60.0
 SCRAPE_WAIT_SECONDS = 45.0  # a new target is first scraped within one interval of 15 s
@@ -79,7 +80,7 @@ def host_checks(plan: Mapping[str, Any], client: docker.DockerClient) -> Iterato
         yield Check(
             f"replica {engine['name']}",
             f"`make logs SERVICE={engine['name']}`: is it loading, out of memory, or hung?",
-            partial(ask_replica, plan["project"], client, engine),
+            partial(ask_replica, plan, client, engine),
         )
     yield Check(
         "balancer", "`make logs SERVICE=haproxy` names the check that failed",
@@ -126,13 +127,14 @@ def _part(plan: Mapping[str, Any], client: docker.DockerClient, service: str) ->
     return now + (f", restarted {restarts} times" if restarts else "")
 
 
-def ask_replica(project: str, client: docker.DockerClient, engine: Mapping[str, Any]) -> str:
+def ask_replica(plan: Mapping[str, Any], client: docker.DockerClient, engine: Mapping[str, Any]) -> str:
     """One completion, asked directly; a short description of it. Raises LookupError, Refused or RequestException."""
-    part = containers(client, project).get(engine["name"])
+    part = containers(client, plan["project"]).get(engine["name"])
     where = address(part, "engines") if part else None
     if where is None:
         raise LookupError("the container has no address: it is not running")
-    direct = GatewayClient(f"http://{where}:8000", key=None, timeout=DEADLINE_SECONDS)
+    keys = engine_key.load(Path(plan["state_dir"]))
+    direct = GatewayClient(f"http://{where}:8000", key=keys.sends if keys else None, timeout=DEADLINE_SECONDS)
     return direct.completion(engine["served_model_name"], PROMPT)
 
 

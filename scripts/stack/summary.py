@@ -63,6 +63,8 @@ def plan_table(plan: Mapping[str, Any]) -> str:
     ]
     for pool in plan["pools"]:
         engine = next(engine for engine in plan["engines"] if engine["name"] == pool["engines"][0])
+        if engine["memory_mib"]:
+            parts.append(f"memory of one {pool['served_model_name']}: at most {engine['memory_mib'] // 1024} GiB")
         parts.append(f"flags of {pool['served_model_name']}:\n  {' '.join(engine['argv'])}")
     if plan["gpus_unused"]:
         parts.append(f"GPUs left free: {', '.join(plan['gpus_unused'])}")

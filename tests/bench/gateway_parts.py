@@ -34,6 +34,8 @@ from stack.images.store import ensure
 from stack.inputs import ROOT
 from stack.plan import Plan, make_plan, state_dir
 from stack.render import render
+from stack.secrets import engine_key
+from stack.secrets.copies import copies_of, hand_out
 from stack.tree import write_tree
 
 MODEL, PROJECT, CHAT = "toy", "vllm-onprem-bench", "/v1/chat/completions"
@@ -149,7 +151,10 @@ def _tree(plan: Plan, tree: Path) -> str:
     api_keys.ensure_keys(state, names)
     pair, _ = certificates.ensure(state, StackConfig.model_validate({"models": [_ANY_MODEL]}).gateway, ROOT)
     certificates.private_key_file(state, pair).chmod(0o444)  # nginx runs as a user of its own
-    write_tree(tree, render(plan, GatewayState(keys=api_keys.key_hashes(state, names), certificate=pair), ROOT))
+    keys = engine_key.ensure(state)
+    hand_out(state, copies_of(keys), plan.images["nginx"], connect())
+    kept = GatewayState(api_keys.key_hashes(state, names), {}, pair, frozenset(), *engine_key.names(keys))
+    write_tree(tree, render(plan, kept, ROOT))
     return api_keys.key_file(state, names[0]).read_text().strip()
 
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from stack.docker_host import connect, containers, started
+from stack.secrets import engine_key
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK_FILE = ROOT / "tests/integration/stack.yaml"
@@ -48,6 +49,13 @@ class Stack:
     @property
     def key(self) -> str:
         return (self.state / "secrets/api-keys/default").read_text().strip()
+
+    @property
+    def engine_key(self) -> str:
+        """What HAProxy sends to engines."""
+        keys = engine_key.load(self.state)
+        assert keys
+        return keys.sends
 
     @property
     def ca_file(self) -> Path:

@@ -73,6 +73,8 @@ def test_every_service_is_hardened_restarts_and_rotates_its_log(name: str) -> No
     assert "no-new-privileges:true" in service["security_opt"]
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"])
     assert service["pids_limit"] > 0
+    assert service["cpu_shares"] not in (0, 1024), "said, and not Docker's default"
+    assert "mem_limit" in service or name in ENGINES, "an engine's is planned"
     assert service["logging"]["driver"] == "json-file"
     assert {"max-size", "max-file"} <= service["logging"]["options"].keys()
 
@@ -164,6 +166,19 @@ def test_a_flag_reaches_vllm_word_for_word(word: str) -> None:
         # what Compose makes of it: `$$` is `$`, and a lone `$` would be a variable
         assert not re.search(r"(?<!\$)(?:\$\$)*\$(?!\$)", "".join(f"{argument}\n" for argument in command))
         assert tuple(argument.replace("$$", "$") for argument in command) == engine.argv
+
+
+def test_an_engine_has_the_planned_limit_and_asks_no_public_name_server() -> None:
+    made = given.plan(given.config(given.toy(replicas=2)))
+    for engine in made.engines:
+        service = services(made)[engine.name]
+        assert service["mem_limit"] == f"{engine.memory_mib}m"
+        assert service["dns"] == ["127.0.0.1"]
+        assert service["oom_score_adj"] > 0
+
+
+def test_a_limit_that_is_not_known_is_none() -> None:
+    assert all("mem_limit" not in SERVICES[name] for name in ENGINES)
 
 
 def test_an_engine_gets_its_gpus_by_uuid() -> None:
