@@ -30,12 +30,16 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class ImagePin:
-    """One image: repository:tag at a registry, its digest once known, and the folder that builds a stand-in."""
+    """One image: repository:tag at a registry, its digest once known, and the folder that builds a stand-in.
+
+    cuda: major version of the CUDA that it was built on, where it is one for GPUs and that is known.
+    """
 
     repository: str
     tag: str
     digest: str | None
     build: str | None
+    cuda: int | None = None
 
     @property
     def reference(self) -> str:
@@ -89,7 +93,7 @@ def load_pins(root: Path) -> Pins:
             problems.append(f"{reference}: not in {LOCK}; add it there with null")
         elif digest is not None and not _DIGEST.fullmatch(str(digest)):
             problems.append(f"{reference}: digest {digest!r} in {LOCK} is neither null nor sha256:<64 hex digits>")
-        return ImagePin(entry["repository"], tag, digest, entry.get("build"))
+        return ImagePin(entry["repository"], tag, digest, entry.get("build"), entry.get("cuda"))
 
     images = dict(document["images"])
     vllm = images.pop("vllm")

@@ -9,11 +9,12 @@ from pathlib import Path
 import yaml
 
 from stack import certificates, images, kept_state
-from stack.config import UNSAFE_IN_PATHS, StackConfig, load_config, problem_at
-from stack.errors import InputError, Problem, StackError
+from stack.config import UNSAFE_IN_PATHS, StackConfig, load_config
+from stack.errors import InputError, StackError
 from stack.hardware import Gpu, Host, find_gpus, load_hosts, save_hosts
-from stack.model import ModelFacts, ModelFilesError, read_facts
-from stack.plan import Plan, absolute, make_plan, model_dir, state_dir
+from stack.model import ModelFacts
+from stack.model_facts import gather_facts
+from stack.plan import Plan, absolute, make_plan, state_dir
 from stack.render import render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,7 +98,7 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     shown = str(arguments.stack)
     _check_root()
     config = load_config(arguments.stack, shown)
-    facts = _facts(config, shown)
+    facts = gather_facts(config, ROOT, shown)
     hosts = _hosts(config, arguments)
     source = _source(config)
     references = images.references(ROOT, images.load_pins(ROOT), source, config.device, config.images.mirror)
@@ -149,23 +150,6 @@ def _source(config: StackConfig) -> images.Source:
         # decided on the first `make up`: asking the registry each time could change a running stack's images
         return "build" if (yaml.safe_load(known.read_text()) or {}).get("source") == "build" else "registry"
     return images.choose_source(asked, config.device, config.images.mirror)
-
-
-def _facts(config: StackConfig, shown: str) -> dict[str, ModelFacts]:
-    facts: dict[str, ModelFacts] = {}
-    problems: list[Problem] = []
-    for model in config.models:
-        folder = model_dir(config, model, ROOT)
-        if model.source.path is None and not folder.is_dir():
-            continue  # made or fetched by `make up`, which looks again
-        try:
-            facts[model.served_model_name] = read_facts(folder)
-        except ModelFilesError as error:
-            key = "source.path" if model.source.path is not None else "source"
-            problems.append(problem_at(config, model, key, str(error)))
-    if problems:
-        raise InputError(shown, problems)
-    return facts
 
 
 def _hosts(config: StackConfig, arguments: argparse.Namespace) -> tuple[Host, ...]:

@@ -149,8 +149,9 @@ def _context(plan: Plan, state: GatewayState) -> dict[str, Any]:
         "concurrencies": _by_value(limits, "concurrency"),
         "max_body_size_mib": max(limit["max_body_size_mib"] for limit in limits.values()),
         "models": {
-            pool.served_model_name: {"pool": pool.name, "prefix_affinity": pool.balancing == "prefix_affinity"}
+            name: {"pool": pool.name, "prefix_affinity": pool.balancing == "prefix_affinity", "task": pool.task}
             for pool in plan.pools
+            for name in (pool.served_model_name, *pool.adapters)
         },
     }
 
