@@ -1,7 +1,7 @@
 # Every target is one line; the work is in scripts/. STACK=file chooses another stack than the default:
 # stack.yaml if there is one, else the example for this box (GPU or not).
 .DEFAULT_GOAL := help
-.PHONY: help setup up down smoke status logs plan render diff images fetch key-add key-list key-revoke tls-reload drain undrain lint test test-unit test-faults bench-plan bench-gateway bench-balancing lock
+.PHONY: help setup up down smoke status logs plan render diff images fetch key-add key-list key-revoke tls-reload drain undrain lint test test-unit test-faults bench-plan bench-gateway bench-balancing bench-start test-gpu lock
 SHELL := /bin/bash
 
 HAS_GPU = $(shell timeout 10 nvidia-smi -L 2>/dev/null | grep -q ^GPU && echo yes)
@@ -53,11 +53,15 @@ test: ## everything: lint, unit, cases, and the CPU stack for real
 	@tests/run.sh
 test-faults: ## the long fault matrix on the running CPU stack [FAULT_SECONDS=300]
 	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s tests/faults
+test-gpu: ## what needs an NVIDIA GPU: start, smoke, plan against log; skipped, with the reason, where there is none
+	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s -rs tests/gpu
 bench-plan: ## time and memory of plan and render, for 1 and for 200 hosts
 	@scripts/setup.sh venv && PYTHONPATH=scripts $(PYTHON) tests/bench_plan.py
 bench-gateway: ## latency and req/s of the gateway beside its peers, on a stub engine [ARGS=]
 	@scripts/setup.sh docker && tests/bench/venv.sh && PYTHONPATH=scripts:tests $(PYTHON) tests/bench/gateway.py $(ARGS)
 bench-balancing: ## prefix cache hits and TTFT by way of balancing, on real CPU engines [ARGS=]
 	@scripts/setup.sh docker && tests/bench/venv.sh && PYTHONPATH=scripts:tests $(PYTHON) tests/bench/balancing.py $(ARGS)
+bench-start: ## first start against second: time to the first completion, on a real CPU engine [ARGS=]
+	@scripts/setup.sh venv && scripts/setup.sh docker && PYTHONPATH=scripts:tests $(PYTHON) tests/bench/start.py $(ARGS)
 lock: ## write the Python lock files anew
 	@scripts/setup.sh dev && scripts/setup.sh lock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from docker.models.containers import Container
 
 from stack.console import HEARTBEAT_SECONDS, say, step
 from stack.docker_host import compose, condition, containers, started
+from stack.engine_says import explain
 from stack.errors import StackError
 from stack.reload import RELOADABLE, reload, services_of
 from stack.render import MANIFEST
@@ -22,7 +23,7 @@ from stack.roll import roll, to_replace
 from stack.tree import Change, compare, read_tree, write_tree
 
 OTHER_PARTS_SECONDS = 120
-LOG_LINES = 15
+LOG_LINES, SEARCHED_LINES = 15, 500
 # A container that ended this often before it was ever ready will not come up by waiting.
 GIVE_UP_RESTARTS = 2
 
@@ -83,7 +84,7 @@ def bring_up(
     after = started(containers(client, project))
     fresh = sorted(service for service, seen in after.items() if before.running.get(service) != seen)
     reloaded = sorted(_stale(changes, before) - set(fresh))
-    reload(project, reloaded, files, client)
+    reload(project, sorted({*reloaded, *_balancers_to_tell(fresh, replaced, limits)}), files, client)
     gone = sorted(before.running.keys() - after.keys())
     return (
         [f"started {name}" for name in fresh]
@@ -120,6 +121,14 @@ def wait_ready(project: str, limits: Mapping[str, float], client: docker.DockerC
         time.sleep(0.5)
 
 
+def _balancers_to_tell(fresh: Sequence[str], replaced: Sequence[str], engines: Iterable[str]) -> list[str]:
+    """HAProxy, where engines came up that it saw down: it would count 16 s of good checks before they get a request.
+
+    They are known to be ready, and a reload starts with every replica up. Those that were replaced had one already.
+    """
+    return services_of(["haproxy"]) if set(fresh) & set(engines) - set(replaced) else []
+
+
 def _stale(changes: Sequence[Change], before: Before) -> set[str]:
     if before.files and not before.proven:
         return set(RELOADABLE)  # the last run ended before it had seen them read their files
@@ -135,9 +144,12 @@ def _fingerprint(files: Mapping[str, bytes]) -> str:
 
 
 def _give_up_if_hopeless(name: str, part: Container, ended: int, elapsed: float, limit: float) -> None:
-    if elapsed <= limit and ended < GIVE_UP_RESTARTS:
+    if elapsed <= limit and not ended:
+        return
+    log = part.logs(tail=SEARCHED_LINES).decode(errors="replace").rstrip().splitlines()
+    cause = explain("\n".join(log))
+    if elapsed <= limit and ended < GIVE_UP_RESTARTS and cause is None:
         return
     why = f"ended {ended} times while starting" if ended else f"is not ready after {elapsed:.0f} s"
-    log = part.logs(tail=LOG_LINES).decode(errors="replace").rstrip()
-    lines = "\n".join(f"  | {line[:240]}" for line in log.splitlines())
-    raise StackError(f"{name} {why}; its last log lines:\n{lines}")
+    lines = "\n".join(f"  | {line[:240]}" for line in log[-LOG_LINES:])
+    raise StackError(f"{name} {why}{f': {cause}' if cause else ''}\nIts last log lines:\n{lines}")
