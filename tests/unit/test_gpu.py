@@ -12,6 +12,8 @@ import yaml
 from stack.errors import StackError
 from stack.gpu import cdi, cuda, state
 from stack.gpu.state import GpuState
+from stack.images import load_pins
+from stacks import ROOT
 from unit.test_hardware import A, B, FakeSmi, nvidia_smi  # noqa: F401 - a fixture
 
 # Modes
@@ -167,3 +169,8 @@ def test_a_docker_without_cdi_is_told_what_to_do(info: dict[str, Any], advice: s
 
 def test_a_device_is_named_by_its_uuid() -> None:
     assert cdi.uuid_of(cdi.device(A)) == cdi.uuid_of(A) == A
+
+
+def test_the_pinned_image_has_a_cuda_that_the_table_knows() -> None:
+    assert load_pins(ROOT).vllm["cuda"].cuda in (None, *cuda.LOWEST_BRANCH)
+    assert load_pins(ROOT).vllm["cpu"].cuda is None
