@@ -199,4 +199,6 @@ def _remembered(engine: Engine) -> Seen:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Engine(os.environ["ENGINE_NAME"], os.environ["SERVED_MODEL_NAME"], os.environ["TASK"])))
+    # an engine that was started before there were tasks is checked by this file too
+    task = os.environ.get("TASK", "generate")
+    sys.exit(main(Engine(os.environ["ENGINE_NAME"], os.environ["SERVED_MODEL_NAME"], task)))

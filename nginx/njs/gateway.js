@@ -1,6 +1,6 @@
 // Only what nginx cannot say by itself: who the client is, which model the body names, which prefix it starts with,
 // and error bodies in OpenAI's shape. Preloaded JSON: `keys` (SHA-256 -> client), `clients` (name -> models and body
-// size allowed), `models` (name -> pool), `config` (revision).
+// size allowed), `models` (name -> pool, task), `config` (revision).
 
 import crypto from 'crypto';
 
@@ -91,10 +91,10 @@ function fetches(body) {
     return Array.isArray(body.messages) && body.messages.some((message) => (
         message && Array.isArray(message.content) && message.content.some((part) => (
             part && typeof part === 'object' && Object.keys(part).some((key) => (
-                /_url$/.test(key) && !within(part[key])))))));
+                /_url$/.test(key) && !isData(part[key])))))));
 }
 
-function within(media) {
+function isData(media) {
     const url = media && typeof media === 'object' ? media.url : media;
     return !given(url) || (typeof url === 'string' && /^data:/i.test(url));
 }

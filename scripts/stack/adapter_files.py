@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from stack.model import MAX_BYTES, ModelFilesError
+from stack.model import MAX_BYTES, ModelFilesError, check_folder
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -32,9 +32,8 @@ def check_adapter(folder: Path) -> None:
 
 def read_rank(folder: Path) -> int:
     """The largest rank that ``adapter_config.json`` says. Raises ModelFilesError naming file and key."""
+    check_folder(folder)
     path = folder / CONFIG
-    if not folder.is_dir():
-        raise ModelFilesError(f"{folder} is not a folder on this host")
     try:
         with path.open("rb") as file:
             document = json.loads(file.read(MAX_BYTES))
