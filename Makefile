@@ -61,12 +61,16 @@ test: ## everything: lint, unit, cases, and the CPU stack for real
 	@tests/run.sh
 test-faults: ## the long fault matrix on the running CPU stack [FAULT_SECONDS=300]
 	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s tests/faults
+test-gpu: ## what needs an NVIDIA GPU: start, smoke, plan against log; skipped, with the reason, where there is none
+	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s -rs tests/gpu
 bench-plan: ## time and memory of plan and render, for 1 and for 200 hosts
 	@scripts/setup.sh venv && PYTHONPATH=scripts $(PYTHON) tests/bench_plan.py
 bench-gateway: ## latency and req/s of the gateway beside its peers, on a stub engine [ARGS=]
 	@scripts/setup.sh docker && tests/bench/venv.sh && PYTHONPATH=scripts:tests $(PYTHON) tests/bench/gateway.py $(ARGS)
 bench-balancing: ## prefix cache hits and TTFT by way of balancing, on real CPU engines [ARGS=]
 	@scripts/setup.sh docker && tests/bench/venv.sh && PYTHONPATH=scripts:tests $(PYTHON) tests/bench/balancing.py $(ARGS)
+bench-start: ## first start against second: time to the first completion, on a real CPU engine [ARGS=]
+	@scripts/setup.sh venv && scripts/setup.sh docker && PYTHONPATH=scripts:tests $(PYTHON) tests/bench/start.py $(ARGS)
 lock: ## write the images' digests, as the registry has them now, into compose/images.lock
 	@$(RUN) scripts/lock_images.py "$(STACK)"
 lock-python: ## write the Python lock files anew

@@ -1,6 +1,6 @@
 // Only what nginx cannot say by itself: who the client is, which model the body names, which replica has its beginning,
 // and error bodies in OpenAI's shape. Preloaded JSON: `keys` (SHA-256 -> client), `clients` (name -> models and body
-// size allowed), `models` (name -> pool, and replicas where affinity is wanted), `config` (revision).
+// size allowed), `models` (name -> pool, task, and replicas where affinity is wanted), `config` (revision).
 
 import crypto from 'crypto';
 
@@ -55,9 +55,19 @@ async function admit(r) {
              'model_not_found');
         return;
     }
+    if ((model.task === 'embed') !== (r.uri === '/v1/embeddings')) {
+        const where = model.task === 'embed' ? '/v1/embeddings' : '/v1/chat/completions or /v1/completions';
+        fail(r, 400, `This model answers at ${where} only.`, 'invalid_request_error', null);
+        return;
+    }
     const refused = refusedField(body);
     if (refused) {
         fail(r, 400, `"${refused}" is not allowed in a request`, 'invalid_request_error', null);
+        return;
+    }
+    if (fetches(body)) {
+        fail(r, 400, 'media is taken from data: URLs only, never fetched: send it within the request',
+             'invalid_request_error', null);
         return;
     }
     r.variables.model = name;
@@ -74,6 +84,19 @@ function refusedField(body) {
     }
     const within = REFUSED_WITHIN.find((path) => given(body[path[0]]) && given(body[path[0]][path[1]]));
     return within ? within.join('.') : '';
+}
+
+// Whether an engine would have to fetch something, from wherever a client says: image_url, video_url, audio_url ...
+function fetches(body) {
+    return Array.isArray(body.messages) && body.messages.some((message) => (
+        message && Array.isArray(message.content) && message.content.some((part) => (
+            part && typeof part === 'object' && Object.keys(part).some((key) => (
+                /_url$/.test(key) && !isData(part[key])))))));
+}
+
+function isData(media) {
+    const url = media && typeof media === 'object' ? media.url : media;
+    return !given(url) || (typeof url === 'string' && /^data:/i.test(url));
 }
 
 function given(value) {

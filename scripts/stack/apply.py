@@ -15,6 +15,7 @@ from docker.models.containers import Container
 
 from stack.console import HEARTBEAT_SECONDS, say, step
 from stack.docker_host import compose, condition, containers, started
+from stack.engine_says import explain
 from stack.errors import StackError
 from stack.reload import RELOADABLE, reload, services_of
 from stack.render import manifest
@@ -22,7 +23,7 @@ from stack.roll import replace_balancers, roll, to_replace
 from stack.tree import Change, compare, read_tree, write_tree
 
 OTHER_PARTS_SECONDS = 120
-LOG_LINES = 15
+LOG_LINES, SEARCHED_LINES = 15, 500
 # A container that ended this often before it was ever ready will not come up by waiting.
 GIVE_UP_RESTARTS = 2
 
@@ -138,9 +139,12 @@ def _fingerprint(files: Mapping[str, bytes]) -> str:
 
 
 def _give_up_if_hopeless(name: str, part: Container, ended: int, elapsed: float, limit: float) -> None:
-    if elapsed <= limit and ended < GIVE_UP_RESTARTS:
+    if elapsed <= limit and not ended:
+        return
+    log = part.logs(tail=SEARCHED_LINES).decode(errors="replace").rstrip().splitlines()
+    cause = explain("\n".join(log))
+    if elapsed <= limit and ended < GIVE_UP_RESTARTS and cause is None:
         return
     why = f"ended {ended} times while starting" if ended else f"is not ready after {elapsed:.0f} s"
-    log = part.logs(tail=LOG_LINES).decode(errors="replace").rstrip()
-    lines = "\n".join(f"  | {line[:240]}" for line in log.splitlines())
-    raise StackError(f"{name} {why}; its last log lines:\n{lines}")
+    lines = "\n".join(f"  | {line[:240]}" for line in log[-LOG_LINES:])
+    raise StackError(f"{name} {why}{f': {cause}' if cause else ''}\nIts last log lines:\n{lines}")

@@ -34,6 +34,12 @@ OWNED_FLAGS = {
     "--data-parallel-size": None,
     "-dp": None,
     "--shutdown-timeout": "shutdown_timeout",
+    "--runner": "task",
+    "--enable-lora": "lora_adapters",
+    "--no-enable-lora": "lora_adapters",
+    "--lora-modules": "lora_adapters",
+    "--max-loras": "lora_adapters",
+    "--max-lora-rank": "max_lora_rank",
     "--host": None,
     "--port": None,
     "--uds": None,
@@ -181,11 +187,19 @@ class Source(_Section):
         return self
 
 
+class LoraAdapter(_Section):
+    """One LoRA adapter of a model: clients name it like a model, and the same replicas answer."""
+
+    name: ModelName
+    source: Source
+
+
 class Model(_Section):
     """One model and the pool of replicas that serves it. Keys are spelled as vLLM spells its flags."""
 
     served_model_name: ModelName
     source: Source
+    task: Literal["generate", "embed"] = "generate"
     replicas: int = Field(1, ge=1, le=64)
     tensor_parallel_size: int = Field(1, ge=1, le=64)
     dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] = "auto"
@@ -197,6 +211,8 @@ class Model(_Section):
     max_queue: int = Field(256, ge=1, le=100_000)
     queue_timeout: int = Field(30, ge=1, le=3600)
     quantization: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")] | None = None
+    lora_adapters: tuple[LoraAdapter, ...] = Field((), max_length=64, strict=False)
+    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 16
     cpu_kvcache_space: int = Field(4, ge=1, le=4096)
     memory_limit_gib: int | None = Field(None, ge=1, le=1_000_000)
     shutdown_timeout: int = Field(60, ge=1, le=3600)

@@ -93,10 +93,10 @@ def find_gpus() -> tuple[tuple[Gpu, ...], tuple[Gpu, ...]]:
     """
     if not shutil.which("nvidia-smi"):
         return (), ()
-    working = set(_nvidia_smi("--query-compute-apps=gpu_uuid"))
+    working = set(nvidia_smi("--query-compute-apps=gpu_uuid"))
     idle: list[Gpu] = []
     busy: list[Gpu] = []
-    for line in _nvidia_smi("--query-gpu=uuid,name,memory.total,memory.used"):
+    for line in nvidia_smi("--query-gpu=uuid,name,memory.total,memory.used"):
         try:
             uuid, model, total, used = (part.strip() for part in line.split(","))
             gpu, used_mib = Gpu(uuid=uuid, model=model, memory_mib=int(total)), int(used)
@@ -106,7 +106,8 @@ def find_gpus() -> tuple[tuple[Gpu, ...], tuple[Gpu, ...]]:
     return tuple(idle), tuple(busy)
 
 
-def _nvidia_smi(query: str) -> list[str]:
+def nvidia_smi(query: str) -> list[str]:
+    """Lines of an answer, without head and units. Raises StackError when the driver does not answer."""
     command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stack import certificates, kept_state
-from stack.config import UNSAFE_IN_PATHS, StackConfig, load_config, problem_at
-from stack.errors import InputError, Problem, StackError
+from stack.config import UNSAFE_IN_PATHS, StackConfig, load_config
+from stack.errors import InputError, StackError
 from stack.hardware import Gpu, Host, find_gpus, load_hosts, memory_here, save_hosts
 from stack.images.choice import choose
 from stack.images.pins import Source
 from stack.images.source import remember as remember_source
 from stack.images.source import source_of
-from stack.model import ModelFacts, ModelFilesError, read_facts
-from stack.plan import Plan, absolute, make_plan, model_dir, state_dir
+from stack.model import ModelFacts
+from stack.model_facts import gather_facts
+from stack.plan import Plan, absolute, make_plan, state_dir
 from stack.render import render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,7 +101,7 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     shown = str(arguments.stack)
     _check_root()
     config = load_config(arguments.stack, shown)
-    facts = _facts(config, shown)
+    facts = gather_facts(config, ROOT, shown)
     hosts = _hosts(config, arguments)
     source = source_of(config.images, arguments.stack, ROOT, _source_file(config))
     chosen = choose(ROOT, config.images, source, config.device)
@@ -142,23 +143,6 @@ def _hosts_file(config: StackConfig) -> Path:
 
 def _source_file(config: StackConfig) -> Path:
     return state_dir(config, ROOT) / "images.yaml"
-
-
-def _facts(config: StackConfig, shown: str) -> dict[str, ModelFacts]:
-    facts: dict[str, ModelFacts] = {}
-    problems: list[Problem] = []
-    for model in config.models:
-        folder = model_dir(config, model, ROOT)
-        if model.source.path is None and not folder.is_dir():
-            continue  # made or fetched by `make up`, which looks again
-        try:
-            facts[model.served_model_name] = read_facts(folder)
-        except ModelFilesError as error:
-            key = "source.path" if model.source.path is not None else "source"
-            problems.append(problem_at(config, model, key, str(error)))
-    if problems:
-        raise InputError(shown, problems)
-    return facts
 
 
 def _hosts(config: StackConfig, arguments: argparse.Namespace) -> tuple[Host, ...]:

@@ -58,12 +58,11 @@ def up(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
 def verify(state: Path, plan: Mapping[str, Any], client: docker.DockerClient) -> list[Result]:
     """The smoke test of a running plan, telling of each check on stderr."""
     gateway = local_gateway(plan, state)
-    models = [pool["served_model_name"] for pool in plan["pools"]]
 
     def tell(result: Result) -> None:
         say(f"{result.status:7} {result.name} ({result.seconds:.2f} s) {result.detail}")
 
-    return run_checks((*host_checks(plan, client), *gateway_checks(gateway, models)), tell)
+    return run_checks((*host_checks(plan, client), *gateway_checks(gateway, plan["pools"])), tell)
 
 
 def gateway_url(plan: Mapping[str, Any]) -> str:
@@ -105,6 +104,7 @@ def _provide(
     preflight.check(inputs, plan, client)
     remember(inputs, plan, failed_before=True)  # another stack must not choose the same GPUs meanwhile
     provide(ROOT, inputs.config.images, inputs.source, inputs.config.device, say, client)
+    preflight.check_image(inputs, plan, client)
     ensure_models(inputs.config, ROOT, say, inputs.shown)
     inputs = gather(arguments)  # what just arrived has facts to check: models, and images whose digest is known now
     plan = _plan_for_here(inputs)

@@ -28,14 +28,7 @@ def read_facts(folder: Path) -> ModelFacts:
 
     Raises ModelFilesError: no such folder, no config.json, too large, not JSON, or absurd numbers.
     """
-    if not folder.is_dir():
-        raise ModelFilesError(f"{folder} is not a folder on this host")
-    strays = [path.name for path in folder.iterdir() if not path.resolve().is_relative_to(folder.resolve())]
-    if strays:
-        raise ModelFilesError(
-            f"{folder}: {', '.join(sorted(strays)[:3])} leads out of the folder, where the engine cannot follow;"
-            " copy the files themselves: cp -rL"
-        )
+    check_folder(folder)
     path = folder / "config.json"
     try:
         with path.open("rb") as file:
@@ -54,6 +47,18 @@ def read_facts(folder: Path) -> ModelFacts:
         raise ModelFilesError(f"{path}: a JSON object is needed")
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return replace(_facts(document, path), weights_bytes=weights)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ModelFilesError unless it is a folder that an engine sees whole when it alone is mounted."""
+    if not folder.is_dir():
+        raise ModelFilesError(f"{folder} is not a folder on this host")
+    strays = [path.name for path in folder.iterdir() if not path.resolve().is_relative_to(folder.resolve())]
+    if strays:
+        raise ModelFilesError(
+            f"{folder}: {', '.join(sorted(strays)[:3])} leads out of the folder, where the engine cannot follow;"
+            " copy the files themselves: cp -rL"
+        )
 
 
 def _facts(document: dict[str, Any], path: Path) -> ModelFacts:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stack import vllm_args
-from stack.config import Model, StackConfig, problem_at
+from stack.config import Model, Source, StackConfig, problem_at
 from stack.errors import InputError, Problem
 from stack.hardware import Gpu, Host
 from stack.limits import engine_memory_mib
@@ -63,6 +63,8 @@ class Engine:
     health_check: HealthCheck
     startup_timeout: int
     stop_grace: int
+    task: str = "generate"
+    adapter_dirs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Pool:
     """The replicas of one model: one HAProxy backend.
 
     max_num_seqs: requests that one replica works on; max_queue: how many more wait, for queue_timeout seconds.
+    adapters: more names that clients may ask for, answered by the same replicas.
     """
 
     name: str
@@ -79,6 +82,8 @@ class Pool:
     max_num_seqs: int
     max_queue: int
     queue_timeout: int
+    task: str = "generate"
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,7 @@ def make_plan(
             Pool(
                 pool, model.served_model_name, tuple(names),
                 model.balancing, model.max_num_seqs, model.max_queue, model.queue_timeout,
+                model.task, tuple(adapter.name for adapter in model.lora_adapters),
             )
         )  # fmt: skip
 
@@ -223,7 +229,16 @@ def state_dir(config: StackConfig, root: Path) -> Path:
 
 def model_dir(config: StackConfig, model: Model, root: Path) -> Path:
     """Where a model's files are (path), or are put before the engines start (hub, archive, toy)."""
-    source = model.source
+    return source_dir(config, model.source, root, "toy-llama")
+
+
+def adapter_dirs(config: StackConfig, model: Model, root: Path) -> dict[str, Path]:
+    """Name -> folder of a model's LoRA adapters, in the order that the engine mounts them."""
+    return {each.name: source_dir(config, each.source, root, "toy-lora") for each in model.lora_adapters}
+
+
+def source_dir(config: StackConfig, source: Source, root: Path, toy: str) -> Path:
+    """Folder of what a source names. toy: its name for what is made here."""
     models = absolute(root, config.paths.state) / "models"
     if source.path is not None:
         return absolute(root, source.path)
@@ -232,7 +247,7 @@ def model_dir(config: StackConfig, model: Model, root: Path) -> Path:
     if source.archive is not None:
         name = str(absolute(root, source.archive)).strip("/").replace("/", "--")
         return models / "archives" / name / (source.sha256 or "unpinned")
-    return models / "toy-llama"
+    return models / toy
 
 
 def _check_models(config: StackConfig, facts: Mapping[str, ModelFacts]) -> list[Problem]:
@@ -295,6 +310,7 @@ def _engine(
             **vllm_args.environment(config, model),
             "ENGINE_NAME": name,
             "SERVED_MODEL_NAME": model.served_model_name,
+            "TASK": model.task,
         },
         gpus=tuple(gpu.uuid for gpu in gpus),
         model_dir=str(model_dir(config, model, root)),
@@ -305,6 +321,8 @@ def _engine(
         health_check=HEALTH_CHECK,
         startup_timeout=model.startup_timeout,
         stop_grace=model.shutdown_timeout + STOP_GRACE_MARGIN_SECONDS,
+        task=model.task,
+        adapter_dirs=tuple(str(folder) for folder in adapter_dirs(config, model, root).values()),
     )
 
 

@@ -149,9 +149,10 @@ def _context(plan: Plan, state: GatewayState) -> dict[str, Any]:
         "concurrencies": _by_value(limits, "concurrency"),
         "max_body_size_mib": max(limit["max_body_size_mib"] for limit in limits.values()),
         "models": {
-            pool.served_model_name: {"pool": pool.name}
+            name: {"pool": pool.name, "task": pool.task}
             | ({"replicas": dict.fromkeys(pool.engines, True)} if pool.balancing == "prefix_affinity" else {})
             for pool in plan.pools
+            for name in (pool.served_model_name, *pool.adapters)
         },
     }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -94,16 +94,21 @@ def host_checks(plan: Mapping[str, Any], client: docker.DockerClient) -> Iterato
     yield Check("alert rules", f"http://127.0.0.1:{port}/rules; `make logs SERVICE=prometheus`", partial(_rules, port))
 
 
-def gateway_checks(gateway: GatewayClient, models: list[str]) -> Iterator[Check]:
-    """What a client sees: answers for each model, and no answer without a key."""
+def gateway_checks(gateway: GatewayClient, pools: Sequence[Mapping[str, Any]]) -> Iterator[Check]:
+    """What a client sees: answers for each model and adapter, and no answer without a key."""
     look = "`make logs SERVICE=nginx` (status, upstream_status), then SERVICE=haproxy (termination state)"
-    for model in models:
-        yield Check(f"completion {model}", look, partial(gateway.completion, model, PROMPT))
+    for pool in pools:
+        model = pool["served_model_name"]
+        if pool.get("task") == "embed":
+            yield Check(f"embedding {model}", look, partial(gateway.embedding, model, PROMPT))
+            continue
+        for name in (model, *pool.get("adapters", ())):
+            yield Check(f"completion {name}", look, partial(gateway.completion, name, PROMPT))
         yield Check(f"chat {model}", look, partial(_chat, gateway, model))
         yield Check(f"stream {model}", look, partial(gateway.stream, model, PROMPT))
     keys = "nginx/keys.json of the live tree (`make status` names it) holds the SHA-256 of every key that may pass"
-    yield Check("bad key refused", keys, partial(gateway.refuses, "sk-not-a-key-of-this-gateway", models[0]))
-    yield Check("no key refused", keys, partial(gateway.refuses, None, models[0]))
+    for what, key in (("bad key", "sk-not-a-key-of-this-gateway"), ("no key", None)):
+        yield Check(f"{what} refused", keys, partial(gateway.refuses, key, pools[0]["served_model_name"]))
 
 
 def services(plan: Mapping[str, Any]) -> list[str]:
@@ -120,22 +125,21 @@ def _part(plan: Mapping[str, Any], client: docker.DockerClient, service: str) ->
     part = containers(client, plan["project"]).get(service)
     if part is None:
         raise LookupError("there is no such container: `make up`")
-    now = condition(part)
-    restarts = part.attrs["RestartCount"]
+    now, restarts = condition(part), part.attrs["RestartCount"]
     if now not in UP:
         raise LookupError(f"{now}, restarted {restarts} times")
-    return now + (f", restarted {restarts} times" if restarts else "")
+    return f"{now}, restarted {restarts} times" if restarts else now
 
 
 def ask_replica(plan: Mapping[str, Any], client: docker.DockerClient, engine: Mapping[str, Any]) -> str:
-    """One completion, asked directly; a short description of it. Raises LookupError, Refused or RequestException."""
+    """One completion or embedding, asked directly. Raises LookupError, Refused or RequestException."""
     part = containers(client, plan["project"]).get(engine["name"])
-    where = address(part, "engines") if part else None
-    if where is None:
+    if not part or (where := address(part, "engines")) is None:
         raise LookupError("the container has no address: it is not running")
     keys = engine_key.load(Path(plan["state_dir"]))
     direct = GatewayClient(f"http://{where}:8000", key=keys.sends if keys else None, timeout=DEADLINE_SECONDS)
-    return direct.completion(engine["served_model_name"], PROMPT)
+    ask = direct.embedding if engine.get("task") == "embed" else direct.completion
+    return ask(engine["served_model_name"], PROMPT)
 
 
 def _balancer(plan: Mapping[str, Any], client: docker.DockerClient) -> str:

@@ -7,6 +7,7 @@ from stack.config import Model, StackConfig
 ENTRYPOINT = ("python3", "-m", "vllm.entrypoints.openai.api_server")
 PORT = 8000
 MODEL_MOUNT = "/model"
+ADAPTERS_MOUNT = "/adapters"
 CACHE_MOUNT = "/home/vllm"
 # with the API key: neither in argv nor in the environment, and vLLM's log shows `api_key: '***'`
 SECRET_CONFIG = "/run/secrets/engine.yaml"
@@ -36,6 +37,13 @@ def argv(config: StackConfig, model: Model) -> tuple[str, ...]:
         arguments += ["--gpu-memory-utilization", f"{model.gpu_memory_utilization:g}"]
     if model.quantization is not None:
         arguments += ["--quantization", model.quantization]
+    if model.task == "embed":
+        arguments += ["--runner", "pooling"]
+    if model.lora_adapters:
+        # as many at once in a batch as there are: else requests for different adapters wait for each other
+        arguments += ["--enable-lora", "--max-loras", str(len(model.lora_adapters))]
+        arguments += ["--max-lora-rank", str(model.max_lora_rank), "--lora-modules"]
+        arguments += [f"{each.name}={ADAPTERS_MOUNT}/{place}" for place, each in enumerate(model.lora_adapters)]
     return (*arguments, *model.extra_args)
 
 
@@ -57,4 +65,8 @@ def environment(config: StackConfig, model: Model) -> dict[str, str]:
         if sum(each.replicas for each in config.models) > 1:
             # vLLM binds its threads to the host's first cores: every engine to the same ones, the others idle
             variables |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_WAIT_POLICY": "passive"}
+    else:
+        # CDI gives the engine its GPUs. CUDA images ask for all of them, and a Docker whose default runtime is NVIDIA's
+        # would obey.
+        variables["NVIDIA_VISIBLE_DEVICES"] = "void"
     return variables

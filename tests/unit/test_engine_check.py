@@ -57,6 +57,7 @@ class Vllm:
     torn: bool = False
     completions: int = 0
     key: str = ""
+    asked: str = ""
     ended: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, path: str, authorization: str | None = None) -> tuple[int | None, str]:
@@ -69,7 +70,7 @@ class Vllm:
             if self.metrics:
                 lines += [f'vllm:iteration_tokens_total_count{{engine="{n}"}} {self.steps / 2:.1f}' for n in (0, 1)]
             return 200, "\n".join(lines) + "\n"
-        self.completions += 1
+        self.completions, self.asked = self.completions + 1, path
         if self.key and authorization != f"Bearer {self.key}":
             return 401, "{}"
         self.steps += self.busy or self.completion == 200
@@ -274,6 +275,18 @@ def test_an_engine_without_completions_is_healthy_by_its_health_alone(
     vllm.completion = status
     assert checked.runs(5) == [0] * 5
     assert checked.killed == []
+
+
+@pytest.mark.parametrize(("task", "path"), [("generate", "/v1/completions"), ("embed", "/v1/embeddings")])
+def test_a_model_is_asked_for_what_it_does_and_wedged_when_it_no_longer_does(
+    checked: Checked, vllm: Vllm, task: str, path: str
+) -> None:
+    checked.engine = check.replace(checked.engine, task=task)
+    assert checked.run() == 0
+    assert vllm.asked == path
+    vllm.completion = None
+    assert checked.runs(3) == [1] * 3
+    assert checked.killed
 
 
 def test_the_engine_is_asked_with_the_first_key_of_its_own_file(checked: Checked, vllm: Vllm) -> None:

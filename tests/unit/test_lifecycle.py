@@ -103,6 +103,14 @@ def test_the_line_to_paste_names_the_key_by_its_file_and_never_shows_it(tmp_path
     assert "--resolve" not in words
 
 
+def test_the_line_to_paste_asks_an_embedding_model_for_an_embedding(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    plan["pools"][0]["task"] = "embed"
+    words = shlex.split(next(line for line in how_to_use(plan).splitlines() if line.startswith("curl ")))
+    assert "https://localhost:8443/v1/embeddings" in words
+    assert json.loads(words[words.index("-d") + 1]) == {"model": "toy", "input": "Hello"}
+
+
 def test_the_line_to_paste_finds_a_gateway_that_dns_does_not_know(tmp_path: Path) -> None:
     text = how_to_use(planned(tmp_path, server_name="llm.example.org", listen="10.0.0.5"))
     words = shlex.split(next(line for line in text.splitlines() if line.startswith("curl ")))

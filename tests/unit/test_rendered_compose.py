@@ -184,14 +184,14 @@ def test_a_limit_that_is_not_known_is_none() -> None:
 def test_an_engine_gets_its_gpus_by_uuid() -> None:
     made = plan(tensor_parallel_size=2)
     for engine in made.engines:
-        (device,) = services(made)[engine.name]["deploy"]["resources"]["reservations"]["devices"]
-        assert device["device_ids"] == list(engine.gpus)
-        assert len(device["device_ids"]) == 2
-        assert device["capabilities"] == ["gpu"]
+        assert services(made)[engine.name]["devices"] == [f"nvidia.com/gpu={uuid}" for uuid in engine.gpus]
+        assert len(engine.gpus) == 2
+        # an image's own NVIDIA_VISIBLE_DEVICES=all would give every GPU where NVIDIA's runtime is Docker's default
+        assert engine.environment["NVIDIA_VISIBLE_DEVICES"] == "void"
 
 
 def test_a_cpu_engine_asks_for_no_device() -> None:
-    assert "deploy" not in services(given.plan(given.config()))["engine-toy-0"]
+    assert "devices" not in services(given.plan(given.config()))["engine-toy-0"]
 
 
 def test_an_engine_has_the_planned_times_and_mounts() -> None:

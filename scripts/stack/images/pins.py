@@ -23,12 +23,16 @@ _TAG = re.compile(r"v?\d+\.\d+\.\d+[A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class ImagePin:
-    """One image: repository:tag at a registry, its digest once known, and the folder that builds a stand-in."""
+    """One image: repository:tag at a registry, its digest once known, and the folder that builds a stand-in.
+
+    cuda: major version of the CUDA that it was built on, where it is one for GPUs and that is known.
+    """
 
     repository: str
     tag: str
     digest: str | None
     build: str | None
+    cuda: int | None = None
 
     @property
     def reference(self) -> str:
@@ -85,7 +89,7 @@ def load_pins(root: Path) -> Pins:
         if digest is not None and not DIGEST.fullmatch(str(digest)):
             what = f"digest {digest!r} in {LOCK} is neither null nor sha256:<64 hex digits>"
             problems.append(Problem(reference, f"{what}; put null there, and `make lock` asks for it"))
-        return ImagePin(entry["repository"], tag, digest, entry.get("build"))
+        return ImagePin(entry["repository"], tag, digest, entry.get("build"), entry.get("cuda"))
 
     images = dict(document["images"])
     vllm = images.pop("vllm")
