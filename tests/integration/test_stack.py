@@ -24,6 +24,10 @@ from docker.models.images import Image
 from integration.conftest import OUTSIDE_PORT, PROJECT, ROOT, STACK_FILE, URL, Stack, run_script
 from integration.load import Load
 from stack.docker_host import condition, containers
+from stack.images.archive import Archived, ArchiveList, write
+from stack.images.choice import built_references
+from stack.images.lock import LOCK
+from stack.images.pins import load_pins
 
 ENGINES = ("engine-toy-0", "engine-toy-1")
 GATEWAY = {"listen": "127.0.0.1", "https_port": 18443, "api_keys": ["default", "second"]}
@@ -349,6 +353,29 @@ def test_a_failed_up_leaves_the_running_stack_as_it_was(stack: Stack, tmp_path: 
     assert stack.started() == before
     assert stack.script("smoke").code == 0
     assert stack.script("diff").out.startswith("No difference"), "the applied tree is the old one again"
+
+
+def test_images_that_cannot_be_had_leave_the_running_stack_as_it_was(stack: Stack, tmp_path: Path) -> None:
+    before = stack.started()
+    lock = (ROOT / LOCK).read_bytes()
+    archive = tmp_path / "images.tar"
+    names = built_references(ROOT, load_pins(ROOT), "cpu")
+    constructed = {
+        role: Archived(id=f"sha256:{number:064x}", name=name, digest=None, size=1)
+        for number, (role, name) in enumerate(names.items())
+    }
+    write(archive, ArchiveList(built=True, images=constructed), [b"x" * 4096], lambda _: None)
+    archive.write_bytes(archive.read_bytes()[:-1024])
+    for images, code, message in (
+        ({"source": "registry", "mirror": "127.0.0.1:1/mirror"}, 1, "connection refused"),
+        ({"source": "archive", "archive": str(archive)}, 2, "Nothing was loaded"),
+        ({"source": "archive", "archive": str(tmp_path / "no.tar")}, 2, "copy it to this host"),
+    ):
+        done = run_script("up", str(stack.changed(tmp_path, images=images)))
+        assert (done.code, message in done.err) == (code, True), done.err
+    assert stack.started() == before
+    assert (ROOT / LOCK).read_bytes() == lock
+    assert stack.script("diff").out.startswith("No difference"), "the applied tree is the old one"
 
 
 def test_down_keeps_every_volume(stack: Stack) -> None:
