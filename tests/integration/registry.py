@@ -21,9 +21,7 @@ import pytest
 import requests
 
 # What an on-prem registry's proxy says of a path whose server is gone.
-GONE = (
-    b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 10\r\n\r\nnot found\n"
-)
+GONE = b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 10\r\n\r\nnot found\n"
 
 
 def program(folder: Path) -> Path:

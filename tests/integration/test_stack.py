@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -364,7 +366,7 @@ def test_images_that_cannot_be_had_leave_the_running_stack_as_it_was(stack: Stac
         role: Archived(id=f"sha256:{number:064x}", name=name, digest=None, size=1)
         for number, (role, name) in enumerate(names.items())
     }
-    write(archive, ArchiveList(built=True, images=constructed), [b"x" * 4096], lambda _: None)
+    write(archive, ArchiveList(built=True, images=constructed), _saved(), lambda _: None)
     archive.write_bytes(archive.read_bytes()[:-1024])
     for images, code, message in (
         ({"source": "registry", "mirror": "127.0.0.1:1/mirror"}, 1, "connection refused"),
@@ -388,6 +390,14 @@ def test_down_keeps_every_volume(stack: Stack) -> None:
     assert stack.key
     assert stack.script("down").out == "Nothing was running.\n"
     assert stack.script("smoke").code == 1
+
+
+def _saved() -> list[bytes]:
+    """What an engine streams when it saves nothing."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("manifest.json"))
+    return [buffer.getvalue()]
 
 
 def _copy_with_unknown_architecture(stack: Stack, target: Path) -> None:
