@@ -26,6 +26,9 @@ def main() -> int:
     if arguments.action == "load" and found.source != "archive":
         what = f"{found.source!r} needs no archive; to load one: images: {{source: archive, archive: FILE}}"
         raise InputError(found.shown, f"images.source: {what}")
+    own = found.config.images.archive
+    if arguments.action == "save" and own and (ROOT / own).resolve() == arguments.archive.resolve():
+        raise InputError(str(arguments.archive), "the stack's own images.archive: name another file to save to")
     client = connect()
     with taking_turns(found.shared):
         made = provide(ROOT, found.config.images, found.source, found.config.device, console.say, client)
@@ -56,16 +59,13 @@ def _arguments() -> argparse.Namespace:
 
 
 def _save(found: Inputs, path: Path, as_json: bool) -> int:
-    settings = found.config.images
-    if settings.archive and (ROOT / settings.archive).resolve() == path.resolve():
-        raise InputError(str(path), "the stack's own images.archive: name another file to save to")
-    chosen = choose(ROOT, settings, found.source, found.config.device)
+    chosen = choose(ROOT, found.config.images, found.source, found.config.device)
     total = carry.save(path, chosen, console.say, connect())
     if as_json:
         console.print_json({"archive": str(path), "sha256": total})
     else:
         print(f"{path}\n{sums_of(path)}\nCopy both files to the host, and name the archive in its stack file:\n"
-              f"  images: {{source: archive, archive: {path.name}}}")  # fmt: skip
+              f"  images: {{source: archive, archive: /path/there/{path.name}}}")  # fmt: skip
     return 0
 
 

@@ -38,12 +38,17 @@ def listed(device: Device = "cpu", *, built: bool = False, **changed: dict[str, 
     return ArchiveList.model_validate({"built": built, "images": {r: i for r, i in images.items() if i}})
 
 
-def saved(count: int = 3) -> Iterable[bytes]:
+NAMES = ["layer-0", "layer-1", "manifest.json"]
+
+
+def saved() -> Iterable[bytes]:
     """What an engine streams: a tar archive, in pieces."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for number in range(count):
-            tar.addfile(tarfile.TarInfo(f"layer-{number}"), io.BytesIO())
+        for name in NAMES:
+            info = tarfile.TarInfo(name)
+            info.size = 1000
+            tar.addfile(info, io.BytesIO(b"x" * 1000))
     data = buffer.getvalue()
     return (data[start : start + 700] for start in range(0, len(data), 700))
 
@@ -61,7 +66,7 @@ def chosen(path: Path, device: Device = "cpu", root: Path = ROOT) -> dict[str, s
 
 def test_an_archive_is_a_tar_with_the_list_in_front_and_all_that_the_engine_wrote(path: Path) -> None:
     with tarfile.open(path) as tar:
-        assert tar.getnames() == [archive.LIST, "layer-0", "layer-1", "layer-2"]
+        assert tar.getnames() == [archive.LIST, *NAMES]
     assert read_list(path) == listed()
 
 
@@ -127,6 +132,14 @@ def test_a_disk_that_is_full_leaves_the_archive_that_was_there(path: Path) -> No
         write(path, listed(), full(), lambda _: None)
     assert path.read_bytes() == before
     assert sorted(file.name for file in path.parent.iterdir()) == ["images.tar", "images.tar.sha256"]
+
+
+@pytest.mark.parametrize("size", [0, 700, 2800])
+def test_an_engine_that_breaks_off_while_saving_leaves_no_archive(tmp_path: Path, size: int) -> None:
+    stream = [b"".join(saved())[:size], b'{"errorDetail":{"message":"constructed"}}']
+    with pytest.raises(StackError, match="Docker broke off"):
+        write(tmp_path / "images.tar", listed(), stream, lambda _: None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_image_ids_are_what_an_archive_renders(path: Path) -> None:

@@ -73,7 +73,7 @@ def read_list(archive: Path) -> ArchiveList:
 def write(archive: Path, contents: ArchiveList, saved: Iterable[bytes], tell: Callable[[int], None]) -> str:
     """Write an archive and its checksum file, each whole or not at all; the SHA-256.
 
-    saved: what `docker save` streams. tell: takes the bytes written so far. Raises StackError: no space.
+    saved: what `docker save` streams. tell: takes the bytes written. Raises StackError: no space, or Docker broke off.
     """
     partial = archive.with_name(f".{archive.name}.partial")
     total, count = hashlib.sha256(), 0
@@ -83,10 +83,12 @@ def write(archive: Path, contents: ArchiveList, saved: Iterable[bytes], tell: Ca
                 file.write(piece)
                 total.update(piece)
                 tell(count := count + len(piece))
+        if not _is_whole(partial):
+            raise StackError("Docker broke off while it saved the images: see its log, then run this again")
         partial.replace(archive)
         sums_of(archive).write_text(f"{total.hexdigest()}  {archive.name}\n")
     except OSError as error:
-        why = f"the disk is full after {gib(count)}" if is_full(error) else error.strerror
+        why = f"the disk is full after {gib(count)}" if is_full(error) else error.strerror or error
         raise StackError(f"{archive} could not be written: {why}") from None
     finally:
         partial.unlink(missing_ok=True)
@@ -113,6 +115,15 @@ def check_sum(archive: Path, tell: Callable[[int], None]) -> None:
             f"SHA-256 of its {count} bytes is {total.hexdigest()}, {sums.name} says {wanted}: cut off, damaged or"
             " another one; copy both files again. Nothing was loaded.",
         )
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether Docker came to its end: when it cannot go on, it writes why into the stream as if that were the rest."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            return "manifest.json" in tar.getnames()
+    except tarfile.TarError:
+        return False
 
 
 def _member(content: bytes) -> bytes:

@@ -63,6 +63,6 @@ def change_lock(root: Path, change: Callable[[Lock], Lock]) -> Lock:
 def _write(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text)
-    if path.exists():  # `sudo make up` must not take the file from the owner of the checkout
+    if os.geteuid() == 0 and path.exists():  # `sudo make up` must not take the file from the checkout's owner
         os.chown(partial, path.stat().st_uid, path.stat().st_gid)
     partial.replace(path)

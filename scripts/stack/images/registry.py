@@ -36,7 +36,7 @@ ADVICE = (
     (r"manifest unknown|not found|name unknown|repository name not known|unknown blob|blob unknown",
      "the registry answers and does not hold it; a mirror has to hold the same tag and digest (docs/images.md)"),
     (r"", "see that Docker's engine on this host reaches {host}; images.mirror names another registry, images.source"
-     " archive needs none (docs/images.md)"),
+     " archive needs none, and build makes stand-ins for a host without a GPU (docs/images.md)"),
 )  # fmt: skip
 
 
