@@ -107,13 +107,20 @@ def putting_back(
     try:
         yield
     except BaseException as error:
-        plan = plan_from(json.loads(before.files["plan.json"])) if before.files else None
+        plan = _plan_in(before.files)
         drained_files = partial(drained_tree, plan, state, root, before.files) if plan else lambda _: before.files
         outcome = put_back(project, state / "live", files, before, client, drained_files)
         if isinstance(error, StackError):
             raise StackError(f"{error}\n{outcome}") from None
         say(outcome)
         raise
+
+
+def _plan_in(files: Mapping[str, bytes]) -> Plan | None:
+    try:
+        return plan_from(json.loads(files["plan.json"]))
+    except (KeyError, TypeError):
+        return None  # nothing was applied, or by another version: then replicas are replaced without being drained
 
 
 def provide_certificate(state: Path, gateway: Gateway, root: Path, image: str, client: docker.DockerClient) -> str:

@@ -50,7 +50,7 @@ def up(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
         refuse_downtime(inputs.shown, inputs.state, plan, files, before, client)
         done = apply_and_prove(plan, inputs.state, files, before, client)
         certificates.keep_only(inputs.state, nginx_revision(files)["certificate"])
-        _tell_of_rotation(inputs.state)
+        _drop_old_secrets(inputs.state)
         remember(inputs, plan)
     return plan, done
 
@@ -133,10 +133,8 @@ def _make_secrets_and_folders(inputs: Inputs, plan: Plan, client: docker.DockerC
     give_to(folders, ENGINE_UID, plan.images["nginx"], client)
 
 
-def _tell_of_rotation(state: Path) -> None:
-    keys = engine_key.load(state)
-    if keys is None:
-        return
+def _drop_old_secrets(state: Path) -> None:
+    keys = engine_key.ensure(state)
     keep_only(state, copies_of(keys))
     if keys.rotating:
         say("warning: a rotation of secrets was not finished: `make secrets-rotate` goes on with it")

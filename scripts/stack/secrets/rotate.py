@@ -64,8 +64,8 @@ def rotate(place: Place, shown: str, client: docker.DockerClient) -> str:
 
 def _while_stopped(state: Path, plan: Plan, client: docker.DockerClient) -> str:
     keys = engine_key.new_keys()
-    engine_key.save(state, keys)
     hand_out(state, copies_of(keys), plan.images["nginx"], client)
+    engine_key.save(state, keys)
     return "Nothing runs: there is a new key, and `make up` starts the engines with it."
 
 
@@ -82,8 +82,9 @@ def _check_first(
 def _take(place: Place, plan: Plan, keys: EngineKeys, client: docker.DockerClient) -> None:
     """One step: written down, validated, applied, proven."""
     say(f"{keys.step} of 3: {TOLD[keys.step]}")
-    engine_key.save(place.state, keys)
+    # in this order: what is written down can be rendered by any command from then on, and names these copies
     hand_out(place.state, copies_of(keys), plan.images["nginx"], client)
+    engine_key.save(place.state, keys)
     before = apply.look(place.project, place.live, client)
     files = _files(place, plan, keys, before)
     write_tree(place.state / "checked", files)
