@@ -122,7 +122,7 @@ def wait_ready(project: str, limits: Mapping[str, float], client: docker.DockerC
 
 
 def _balancers_to_tell(fresh: Sequence[str], replaced: Sequence[str], engines: Iterable[str]) -> list[str]:
-    """HAProxy, where engines came up that it saw down: it would count 16 s of good checks before they get a request.
+    """HAProxy, where engines came up that it saw down: it would count 8 good checks before they get a request.
 
     They are known to be ready, and a reload starts with every replica up. Those that were replaced had one already.
     """
