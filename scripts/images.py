@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from stack import console, image_store, inputs
+from stack import console, image_record, image_store, inputs
 from stack.docker_host import connect
 from stack.locks import taking_turns
 
@@ -18,6 +18,7 @@ def main() -> int:
     found = inputs.gather(arguments)
     with taking_turns(found.shared):
         made = image_store.ensure(found.images, found.source, inputs.ROOT, console.say, connect())
+        image_record.add(found.shared, made)
     if made:
         console.say(f"{len(made)} images {'built' if found.source == 'build' else 'pulled'}")
     if arguments.json:

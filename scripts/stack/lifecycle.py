@@ -11,7 +11,7 @@ from typing import Any
 
 import docker
 
-from stack import api_keys, apply, certificates, image_store, preflight
+from stack import api_keys, apply, certificates, image_record, image_store, preflight
 from stack.adjust import drained_tree, provide_certificate, putting_back
 from stack.config import problem_at
 from stack.console import say, step
@@ -52,12 +52,13 @@ def up(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
 def verify(state: Path, plan: Mapping[str, Any], client: docker.DockerClient) -> list[Result]:
     """The smoke test of a running plan, telling of each check on stderr."""
     gateway = local_gateway(plan, state)
-    models = [pool["served_model_name"] for pool in plan["pools"]]
+    # a model whose every replica is cordoned has no answers, as a person wanted it
+    models = list(dict.fromkeys(engine["served_model_name"] for engine in plan["engines"]))
 
     def tell(result: Result) -> None:
         say(f"{result.status:7} {result.name} ({result.seconds:.2f} s) {result.detail}")
 
-    return run_checks((*host_checks(plan, client), *gateway_checks(gateway, models)), tell)
+    return run_checks((*host_checks(plan, client), *(gateway_checks(gateway, models) if models else ())), tell)
 
 
 def gateway_url(plan: Mapping[str, Any]) -> str:
@@ -97,7 +98,8 @@ def _provide(
     plan = _plan_for_here(inputs)
     preflight.check(inputs, plan, client)
     remember(inputs, plan, failed_before=True)  # another stack must not choose the same GPUs meanwhile
-    image_store.ensure(inputs.images, inputs.source, ROOT, say, client)
+    made = image_store.ensure(inputs.images, inputs.source, ROOT, say, client)
+    image_record.add(inputs.shared, made)
     ensure_models(inputs.config, ROOT, say, inputs.shown)
     inputs = gather(arguments)  # models that just arrived have facts to check
     plan = _plan_for_here(inputs)
