@@ -7,11 +7,13 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from pydantic import TypeAdapter
 
 from stack.errors import InputError
 
@@ -46,7 +48,7 @@ class Manifest:
     host: str
     vllm: str
     members: Mapping[str, Entry]
-    folders: Mapping[str, Sequence[int]]
+    folders: Mapping[str, tuple[int, int, int]]
 
     @property
     def volumes(self) -> list[str]:
@@ -110,12 +112,12 @@ def stream(archive: tarfile.TarFile, name: str) -> IO[bytes]:
 
 
 def _checked(path: Path, archive: tarfile.TarFile) -> Manifest:
-    first = archive.next()
-    if first is None or first.name != MANIFEST or first.size > MANIFEST_BYTES:
+    members = archive.getmembers()
+    if not members or members[0].name != MANIFEST or members[0].size > MANIFEST_BYTES:
         raise InputError(str(path), "no backup of this project: it does not begin with manifest.json")
     manifest = _manifest(path, stream(archive, MANIFEST).read())
-    seen = set()
-    while (member := archive.next()) is not None:
+    seen: set[str] = set()
+    for member in members[1:]:
         entry = manifest.members.get(member.name)
         if entry is None or not member.isreg() or member.name in seen:
             raise InputError(str(path), f"it holds {member.name!r}, which its manifest does not list as a file")
@@ -131,12 +133,12 @@ def _checked(path: Path, archive: tarfile.TarFile) -> Manifest:
 def _manifest(path: Path, data: bytes) -> Manifest:
     try:
         document: dict[str, Any] = json.loads(data)
-        if (document.pop("format"), document.pop("version")) != (FORMAT, VERSION):
-            raise InputError(str(path), "a backup in a format that this version of the project does not read")
-        members = {name: Entry(**entry) for name, entry in document.pop("members").items()}
-        manifest = Manifest(members=members, **document)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        kind = (document.pop("format"), document.pop("version"))
+        manifest = TypeAdapter(Manifest).validate_python(document) if kind == (FORMAT, VERSION) else None
+    except (ValueError, KeyError, TypeError, AttributeError):  # a ValidationError is a ValueError
         raise InputError(str(path), "damaged, or no backup of this project: its manifest cannot be read") from None
+    if manifest is None:
+        raise InputError(str(path), "a backup in a format that this version of the project does not read")
     names = [*manifest.members, *(f"state/{folder}" for folder in manifest.folders)]
     bad = [name for name in names if not MEMBER.fullmatch(name) or {"..", ".", ""} & set(name.split("/"))]
     if bad:

@@ -55,7 +55,7 @@ def fabric_manager(box: Box) -> Iterator[Finding]:
         todo = "`systemctl enable --now nvidia-fabricmanager`; without it CUDA fails with error 802"
         yield Finding("problem", "Fabric Manager", f"does not run, and there are {count} NVSwitches", todo)
         return
-    own, loaded = _version([FABRIC_MANAGER, "--version"]), _first(DRIVER.read_text())
+    own, loaded = _version([FABRIC_MANAGER, "--version"]), _loaded()
     if own and loaded and own != loaded:
         todo = f"install nvidia-fabricmanager {loaded}: it has to be of the very version of the driver"
         yield Finding("problem", "Fabric Manager", f"{own}, and the driver is {loaded}", todo)
@@ -79,7 +79,7 @@ def container_toolkit(box: Box) -> Iterator[Finding]:
         yield Finding("warning", "CDI", f"no specification in {' or '.join(map(str, CDI_FOLDERS))}", todo)
         return
     newest = max(specs, key=lambda path: path.stat().st_mtime)
-    loaded = _first(DRIVER.read_text()) if DRIVER.exists() else None
+    loaded = _loaded()
     if loaded and loaded not in newest.read_text():
         todo = f"`nvidia-ctk cdi generate --output={newest}`: the driver was changed since"
         yield Finding("problem", "CDI", f"{newest} is not of the driver {loaded}", todo)
@@ -99,6 +99,10 @@ def _version(command: list[str]) -> str | None:
         return None
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     return _first(done.stdout + done.stderr)
+
+
+def _loaded() -> str | None:
+    return _first(DRIVER.read_text()) if DRIVER.exists() else None
 
 
 def _first(text: str) -> str | None:

@@ -65,8 +65,8 @@ def base_name(metric: str, known: set[str]) -> str:
 def metrics_read(root: Path) -> set[str]:
     """Names of vLLM's metrics that stand in rules, dashboards, templates and checks of the project."""
     files = (path for folder in READERS for path in (root / folder).rglob("*") if path.is_file())
-    texts = (path.read_text(errors="replace") for path in files if path.suffix != ".pyc" and "day2" not in path.parts)
-    return {name for text in texts for name in METRIC.findall(text)}
+    readers = (path for path in files if path.suffix != ".pyc" and path.parent != Path(__file__).parent)
+    return {name for path in readers for name in METRIC.findall(path.read_text(errors="replace"))}
 
 
 def facts_from(document: Mapping[str, Any]) -> Facts:
