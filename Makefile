@@ -53,6 +53,24 @@ drain: ## take a replica out of its pool and wait for its requests [REPLICA= TIM
 	@$(RUN) scripts/drain.py "$(STACK)" "$(REPLICA)" $(if $(TIMEOUT),--timeout "$(TIMEOUT)")
 undrain: ## put a drained replica back [REPLICA=]
 	@$(RUN) scripts/drain.py "$(STACK)" "$(REPLICA)" --undo
+doctor: ## what is missing or wrong on this box, before anything is tried; changes nothing
+	@$(RUN) scripts/doctor.py "$(STACK)"
+diagnose: ## one archive for a bug report or an incident, secrets taken out [OUT=folder LINES=1000]
+	@$(RUN) scripts/diagnose.py "$(STACK)" $(if $(OUT),--out "$(OUT)") $(if $(LINES),--lines $(LINES))
+gc: ## free what nothing needs: images, models, caches, evidence [DRY_RUN=1 DAYS=7 ONLY=image]
+	@$(RUN) scripts/collect_garbage.py "$(STACK)" $(if $(DRY_RUN),--dry-run) $(if $(DAYS),--days $(DAYS)) $(if $(ONLY),--only $(ONLY))
+backup: ## secrets, certificates, decisions and metrics into one archive of mode 0600 [OUT=folder]
+	@$(RUN) scripts/backup.py "$(STACK)" $(if $(OUT),--out "$(OUT)")
+restore: ## put a backup back, checked whole first; asks before it replaces [BACKUP=file YES=1]
+	@$(RUN) scripts/restore.py "$(STACK)" "$(BACKUP)" $(if $(YES),--yes)
+clean: ## remove everything of this stack; asks first [YES=1]
+	@$(RUN) scripts/clean.py "$(STACK)" $(if $(YES),--yes)
+upgrade-check: ## would another vLLM serve this stack? flags, defaults, metrics [VLLM=x.y.z]
+	@$(RUN) scripts/upgrade_check.py "$(STACK)" "$(VLLM)"
+cordon: ## take a GPU out of use, kept over `make up`; the other GPUs serve on [GPU=uuid TIMEOUT=]
+	@$(RUN) scripts/cordon.py "$(STACK)" "$(GPU)" $(if $(TIMEOUT),--timeout "$(TIMEOUT)")
+uncordon: ## use a cordoned GPU again [GPU=uuid]
+	@$(RUN) scripts/cordon.py "$(STACK)" "$(GPU)" --undo
 lint: ## every linter, and every rendered file checked by the program that reads it
 	@scripts/setup.sh dev && scripts/setup.sh docker && tests/lint.sh
 test-unit: ## unit and case tests, in seconds

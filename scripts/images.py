@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stack import console, inputs
+from stack import console, image_record, inputs
 from stack.docker_host import connect
 from stack.errors import InputError
 from stack.images import carry
@@ -32,6 +32,7 @@ def main() -> int:
     client = connect()
     with taking_turns(found.shared):
         made = provide(ROOT, found.config.images, found.source, found.config.device, console.say, client)
+        image_record.add(found.shared, made)
         if arguments.action == "save":
             return _save(found, arguments.archive, arguments.json)
     if made:

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack import certificates, kept_state
+from stack import certificates, cordons, kept_state
 from stack.config import UNSAFE_IN_PATHS, StackConfig, load_config
 from stack.errors import InputError, StackError
 from stack.hardware import Gpu, Host, find_gpus, load_hosts, memory_here, save_hosts
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Inputs:
-    """One stack file and what it is planned with. shown: its name in messages."""
+    """One stack file and what it is planned with. shown: its name in messages. cordoned: GPUs not to be used."""
 
     shown: str
     config: StackConfig
@@ -33,6 +33,7 @@ class Inputs:
     images: dict[str, str]
     images_built: bool
     facts: dict[str, ModelFacts]
+    cordoned: frozenset[str]
 
     @property
     def state(self) -> Path:
@@ -56,13 +57,12 @@ class Inputs:
 
     def plans(self) -> list[Plan]:
         """One plan for each host."""
-        return [
-            make_plan(
-                self.config, host, self.images, ROOT, self.facts,
-                images_built=self.images_built, shown=self.shown,
-            )
+        built = self.images_built
+        whole = (
+            make_plan(self.config, host, self.images, ROOT, self.facts, images_built=built, shown=self.shown)
             for host in self.hosts
-        ]  # fmt: skip
+        )
+        return [cordons.without_gpus(plan, self.cordoned) for plan in whole]
 
     def render(self, plan: Plan) -> dict[str, bytes]:
         """The files of build/<host>/, with the API keys and the certificate that exist so far."""
@@ -105,7 +105,8 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     hosts = _hosts(config, arguments)
     source = source_of(config.images, arguments.stack, ROOT, _source_file(config))
     chosen = choose(ROOT, config.images, source, config.device)
-    return Inputs(shown, config, hosts, source, chosen.references, chosen.built, facts)
+    cordoned = cordons.cordoned(state_dir(config, ROOT))
+    return Inputs(shown, config, hosts, source, chosen.references, chosen.built, facts, cordoned)
 
 
 def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None:
@@ -115,7 +116,7 @@ def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None
     """
     inputs.state.mkdir(parents=True, exist_ok=True)
     if inputs.config.device == "cuda":
-        used = {uuid for engine in plan.engines for uuid in engine.gpus}
+        used = {uuid for engine in (*plan.engines, *plan.cordoned) for uuid in engine.gpus}
         earlier = {gpu.uuid for gpu in taken_gpus(inputs.config)} if failed_before else set()
         host = inputs.hosts[0]
         kept = tuple(gpu for gpu in host.gpus if gpu.uuid in used | earlier)
@@ -163,12 +164,15 @@ def _hosts(config: StackConfig, arguments: argparse.Namespace) -> tuple[Host, ..
 def _gpus_here(config: StackConfig) -> tuple[Gpu, ...]:
     idle, busy = find_gpus()
     here = {gpu.uuid: gpu for gpu in (*idle, *busy)}
-    # the stack's own engines make its GPUs busy: what it took stays its own, and comes first
-    taken = [gpu.uuid for gpu in taken_gpus(config)]
-    gone = [uuid for uuid in taken if uuid not in here]
+    # the stack's own engines make its GPUs busy: what it took stays its own, and comes first. A cordoned GPU keeps its
+    # place, so that every replica keeps its own, even where the driver has lost it; one that was free is not taken.
+    cordoned = cordons.cordoned(state_dir(config, ROOT))
+    earlier = {gpu.uuid: gpu for gpu in taken_gpus(config)}
+    here = {uuid: gpu for uuid, gpu in earlier.items() if uuid in cordoned} | here
+    gone = [uuid for uuid in earlier if uuid not in here]
     if gone:
         raise StackError(
             f"{_hosts_file(config)}: GPU {', '.join(gone)} is not in this box any more (see `nvidia-smi -L`);"
             " delete the file to choose from the GPUs that are here"
         )
-    return (*(here[uuid] for uuid in taken), *(gpu for gpu in idle if gpu.uuid not in taken))
+    return (*(here[uuid] for uuid in earlier), *(gpu for gpu in idle if gpu.uuid not in {*earlier, *cordoned}))

@@ -11,7 +11,7 @@ from typing import Any
 
 import docker
 
-from stack import api_keys, apply, certificates, preflight
+from stack import api_keys, apply, certificates, image_record, preflight
 from stack.adjust import drained_tree, provide_certificate, putting_back
 from stack.config import problem_at
 from stack.console import say, step
@@ -58,11 +58,14 @@ def up(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
 def verify(state: Path, plan: Mapping[str, Any], client: docker.DockerClient) -> list[Result]:
     """The smoke test of a running plan, telling of each check on stderr."""
     gateway = local_gateway(plan, state)
+    # a model whose every replica is cordoned has no answers, as a person wanted it
+    served = {engine["served_model_name"] for engine in plan["engines"]}
+    pools = [pool for pool in plan["pools"] if pool["served_model_name"] in served]
 
     def tell(result: Result) -> None:
         say(f"{result.status:7} {result.name} ({result.seconds:.2f} s) {result.detail}")
 
-    return run_checks((*host_checks(plan, client), *gateway_checks(gateway, plan["pools"])), tell)
+    return run_checks((*host_checks(plan, client), *(gateway_checks(gateway, pools) if pools else ())), tell)
 
 
 def gateway_url(plan: Mapping[str, Any]) -> str:
@@ -103,7 +106,8 @@ def _provide(
     check_secrets(inputs.state, plan.gateway["api_keys"], inputs.config.gateway, ROOT)
     preflight.check(inputs, plan, client)
     remember(inputs, plan, failed_before=True)  # another stack must not choose the same GPUs meanwhile
-    provide(ROOT, inputs.config.images, inputs.source, inputs.config.device, say, client)
+    made = provide(ROOT, inputs.config.images, inputs.source, inputs.config.device, say, client)
+    image_record.add(inputs.shared, made)
     preflight.check_image(inputs, plan, client)
     ensure_models(inputs.config, ROOT, say, inputs.shown)
     inputs = gather(arguments)  # what just arrived has facts to check: models, and images whose digest is known now

@@ -107,7 +107,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything one host runs."""
+    """Everything one host runs. cordoned: replicas that are not run, as their GPU is not to be used (cordons.py)."""
 
     project: str
     host: str
@@ -122,6 +122,7 @@ class Plan:
     retention: str
     state_dir: str
     gpus_unused: tuple[str, ...]
+    cordoned: tuple[Engine, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as `plan.json` holds it."""
@@ -189,7 +190,13 @@ def make_plan(
 
 def plan_from(document: Mapping[str, Any]) -> Plan:
     """The plan that as_dict() wrote, such as the plan.json of an applied tree."""
-    parts: dict[str, type[Any]] = {"engines": Engine, "pools": Pool, "published": Published, "targets": Target}
+    parts: dict[str, type[Any]] = {
+        "engines": Engine,
+        "cordoned": Engine,
+        "pools": Pool,
+        "published": Published,
+        "targets": Target,
+    }
     fields: dict[str, Any] = {
         key: tuple(parts[key](**{name: _frozen(item) for name, item in entry.items()}) for entry in value)
         if key in parts
@@ -335,15 +342,14 @@ def _published(config: StackConfig) -> tuple[Published, ...]:
     )
 
 
+def engine_target(engine: Engine, host: str) -> Target:
+    """What Prometheus scrapes of an engine."""
+    labels = {"host": host, "model": engine.served_model_name, "replica": str(engine.replica)}
+    return Target("vllm", f"{engine.name}:{vllm_args.PORT}", labels)
+
+
 def _targets(engines: list[Engine], host: Host) -> tuple[Target, ...]:
-    vllm = [
-        Target(
-            "vllm",
-            f"{engine.name}:{vllm_args.PORT}",
-            {"host": host.name, "model": engine.served_model_name, "replica": str(engine.replica)},
-        )
-        for engine in engines
-    ]
+    vllm = [engine_target(engine, host.name) for engine in engines]
     here = {"host": host.name}
     parts = {
         "alertmanager": ("alertmanager:9093",),

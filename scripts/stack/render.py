@@ -133,6 +133,8 @@ def _context(plan: Plan, state: GatewayState) -> dict[str, Any]:
     return {
         "plan": plan,
         "state": state,
+        # in their pool and disabled: without its line, the others would change their place in consistent hashing
+        "not_run": {engine.name for engine in plan.cordoned},
         "keys": dict(sorted(state.keys.items())),
         "engine_port": vllm_args.PORT,
         "jobs": list(_targets(plan)),

@@ -62,10 +62,13 @@ def plan_table(plan: Mapping[str, Any]) -> str:
         table(["image of", "reference"], images),
     ]
     for pool in plan["pools"]:
-        engine = next(engine for engine in plan["engines"] if engine["name"] == pool["engines"][0])
+        every = [*plan["engines"], *plan["cordoned"]]
+        engine = next(engine for engine in every if engine["name"] == pool["engines"][0])
         if engine["memory_mib"]:
             parts.append(f"memory of one {pool['served_model_name']}: at most {engine['memory_mib'] // 1024} GiB")
         parts.append(f"flags of {pool['served_model_name']}:\n  {' '.join(engine['argv'])}")
+    for engine in plan["cordoned"]:
+        parts.append(f"cordoned, not run: {engine['name']} on {', '.join(engine['gpus'])} (`make uncordon GPU=...`)")
     if plan["gpus_unused"]:
         parts.append(f"GPUs left free: {', '.join(plan['gpus_unused'])}")
     return "\n\n".join(parts)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stack import cordons
 from stack.errors import InputError, StackError
 from stack.hardware import Gpu, Host, save_hosts
 from stack.inputs import Inputs, add_arguments, gather, remember
@@ -133,3 +134,31 @@ def test_a_model_that_is_still_to_be_made_is_no_error_and_a_broken_one_is(gather
 def test_the_rendered_tree_knows_only_keys_that_exist(gathered: Gather) -> None:
     inputs = gathered()
     assert inputs.render(inputs.plans()[0])["nginx/keys.json"].strip() == b"{}"
+
+
+def test_a_cordoned_gpu_keeps_its_place_even_where_the_driver_lost_it(
+    gathered: Gather, box: dict[str, tuple[Gpu, ...]]
+) -> None:
+    first = gathered(device="cuda", replicas=3)
+    remember(first, first.plans()[0])
+    cordons.save(first.state, [GPUS[1].uuid])
+    box.update(idle=(GPUS[0], GPUS[2], GPUS[3]))
+    again = gathered(device="cuda", replicas=3)
+    (plan,) = again.plans()
+    assert [(engine.name, engine.gpus) for engine in plan.engines] == [
+        ("engine-toy-0", (GPUS[0].uuid,)),
+        ("engine-toy-2", (GPUS[2].uuid,)),
+    ]
+    assert [(engine.name, engine.gpus) for engine in plan.cordoned] == [("engine-toy-1", (GPUS[1].uuid,))]
+    remember(again, plan)  # as every `make up` does
+    cordons.save(first.state, [])
+    box.update(idle=GPUS)
+    assert taken(gathered(device="cuda", replicas=3)) == uuids(GPUS[:3])
+
+
+@pytest.mark.usefixtures("box")
+def test_a_free_gpu_that_is_cordoned_is_not_taken(gathered: Gather) -> None:
+    first = gathered(device="cuda", replicas=1)
+    remember(first, first.plans()[0])
+    cordons.save(first.state, [GPUS[1].uuid])
+    assert taken(gathered(device="cuda", replicas=2)) == [GPUS[0].uuid, GPUS[2].uuid]
