@@ -12,12 +12,13 @@ from pathlib import Path
 
 from stack import console, inputs
 from stack.adjust import applied_plan
+from stack.checks import Result, run_checks
 from stack.config import load_config
 from stack.docker_host import connect
 from stack.errors import InputError
 from stack.gateway_client import GatewayClient
 from stack.lifecycle import verify
-from stack.smoke import Result, gateway_checks, run_checks
+from stack.smoke import gateway_checks
 
 
 def main() -> int:

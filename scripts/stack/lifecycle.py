@@ -13,6 +13,7 @@ import docker
 
 from stack import api_keys, apply, certificates, image_record, preflight
 from stack.adjust import drained_tree, provide_certificate, putting_back
+from stack.checks import Result, run_checks
 from stack.config import problem_at
 from stack.console import say, step
 from stack.docker_host import connect
@@ -31,7 +32,7 @@ from stack.secrets import engine_key
 from stack.secrets.check import check as check_secrets
 from stack.secrets.check import tighten
 from stack.secrets.copies import copies_of, hand_out, keep_only
-from stack.smoke import Result, gateway_checks, host_checks, run_checks
+from stack.smoke import gateway_checks, host_checks
 from stack.tree import compare, write_tree
 from stack.validate import validate
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import docker
 import requests
 
+from stack.checks import Check, SkippedError
 from stack.docker_host import address, condition, containers, get_page
 from stack.drains import drained
 from stack.gateway_client import GatewayClient, Refused
@@ -25,51 +25,6 @@ DEADLINE_SECONDS = 60.0
 SCRAPE_WAIT_SECONDS = 45.0  # a new target is first scraped within one interval of 15 s
 UP = ("running", "healthy")
 PROMPT = "Say something short."
-
-
-class SkippedError(Exception):
-    """The check does not apply to this stack; the message says why."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that is tried. `look` is what a person does next when it fails."""
-
-    name: str
-    look: str
-    attempt: Callable[[], str] = field(compare=False)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of a check; seconds of wall time."""
-
-    name: str
-    status: str  # passed, failed or skipped
-    seconds: float
-    detail: str
-    look: str
-
-    @property
-    def failed(self) -> bool:
-        return self.status == "failed"
-
-
-def run_checks(checks: Iterable[Check], tell: Callable[[Result], None]) -> list[Result]:
-    """Run each check once, telling of each as it ends."""
-    results = []
-    for check in checks:
-        began = time.monotonic()
-        try:
-            status, detail = "passed", check.attempt()
-        except SkippedError as reason:
-            status, detail = "skipped", str(reason)
-        except (requests.RequestException, Refused, LookupError, ValueError, docker.errors.DockerException) as error:
-            status, detail = "failed", f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        result = Result(check.name, status, time.monotonic() - began, detail, check.look if status == "failed" else "")
-        results.append(result)
-        tell(result)
-    return results
 
 
 def host_checks(plan: Mapping[str, Any], client: docker.DockerClient) -> Iterator[Check]:

@@ -9,8 +9,9 @@ import docker
 import pytest
 import requests
 
+from stack.checks import Check, Result, SkippedError, run_checks
 from stack.gateway_client import GatewayClient, Refused
-from stack.smoke import Check, Result, SkippedError, gateway_checks, run_checks, services
+from stack.smoke import gateway_checks, services
 from unit import given
 from unit.loopback import Answer, serve
 
