@@ -20,13 +20,19 @@ IDLE_MEMORY_MIB = 512
 
 
 class Gpu(BaseModel):
-    """One GPU. uuid as nvidia-smi prints it (indices move with a reboot); memory in MiB as the driver reports."""
+    """One GPU. uuid as nvidia-smi prints it (indices move with a reboot); memory in MiB as the driver reports.
+
+    Optional, from `nvidia-smi topo -m`: nvlink, a number for each set of GPUs that reach one another over NVLink; numa,
+    the memory node. Neighbours serve one engine together.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     uuid: Annotated[str, Field(pattern=r"^(GPU|MIG)-[0-9a-fA-F-]{8,}$")]
     model: Annotated[str, Field(max_length=100)]
     memory_mib: int = Field(ge=1)
+    nvlink: int | None = Field(None, ge=0)
+    numa: int | None = Field(None, ge=0)
 
 
 class Host(BaseModel):
@@ -39,7 +45,7 @@ class Host(BaseModel):
 
 
 class HostsFile(BaseModel):
-    """A hosts file: ``hosts: [{name, gpus: [{uuid, model, memory_mib}]}]``."""
+    """A hosts file: ``hosts: [{name, gpus: [{uuid, model, memory_mib, nvlink, numa}]}]``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -72,7 +78,7 @@ def load_hosts(path: Path) -> tuple[Host, ...]:
 def save_hosts(path: Path, hosts: tuple[Host, ...]) -> None:
     """Write a hosts file that load_hosts reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"hosts": [host.model_dump(mode="json") for host in hosts]}
+    document = {"hosts": [host.model_dump(mode="json", exclude_none=True) for host in hosts]}
     path.write_text(
         "# Written by `make up`: the GPUs this stack took. Delete the file to choose again.\n"
         + yaml.safe_dump(document, sort_keys=False)

@@ -15,6 +15,8 @@ from stack.hardware import Gpu, Host, find_gpus, load_hosts, save_hosts
 from stack.model import ModelFacts, ModelFilesError, read_facts
 from stack.plan import Plan, absolute, make_plan, model_dir, state_dir
 from stack.render import render
+from stack.sizing.files import Known, Unknown, needs_of, running_gpus
+from stack.sizing.resolve import Resolver, Sized
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,6 +31,7 @@ class Inputs:
     source: images.Source
     images: dict[str, str]
     facts: dict[str, ModelFacts]
+    needs: dict[str, Known | Unknown]
 
     @property
     def state(self) -> Path:
@@ -52,13 +55,20 @@ class Inputs:
 
     def plans(self) -> list[Plan]:
         """One plan for each host."""
-        return [
-            make_plan(
-                self.config, host, self.images, ROOT, self.facts,
-                images_built=self.source == "build", shown=self.shown,
-            )
-            for host in self.hosts
-        ]  # fmt: skip
+        return [plan for plan, _ in self.plans_with_reasons()]
+
+    def plans_with_reasons(self) -> list[tuple[Plan, tuple[Sized, ...]]]:
+        """One plan for each host, and what the numbers rest on."""
+        resolver = Resolver(self.config, self.needs, self.shown)
+        made = []
+        for host in self.hosts:
+            resolved, sized = resolver.host(host)
+            plan = make_plan(
+                resolved, host, self.images, ROOT, self.facts,
+                images_built=self.source == "build", shown=self.shown, previous=running_gpus(self.live, host.name),
+            )  # fmt: skip
+            made.append((plan, sized))
+        return made
 
     def render(self, plan: Plan) -> dict[str, bytes]:
         """The files of build/<host>/, with the API keys and the certificate that exist so far."""
@@ -101,7 +111,15 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     hosts = _hosts(config, arguments)
     source = _source(config)
     references = images.references(ROOT, images.load_pins(ROOT), source, config.device, config.images.mirror)
-    return Inputs(shown, config, hosts, source, references, facts)
+    return Inputs(
+        shown,
+        config,
+        hosts,
+        source,
+        references,
+        facts,
+        needs_of(config, lambda model: model_dir(config, model, ROOT), shown),
+    )
 
 
 def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None:

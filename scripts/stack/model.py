@@ -27,6 +27,11 @@ def read_facts(folder: Path) -> ModelFacts:
 
     Raises ModelFilesError: no such folder, no config.json, too large, not JSON, or absurd numbers.
     """
+    return _facts(read_config(folder), folder / "config.json")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``folder/config.json`` as it is. Raises ModelFilesError as read_facts does, but for the numbers."""
     if not folder.is_dir():
         raise ModelFilesError(f"{folder} is not a folder on this host")
     strays = [path.name for path in folder.iterdir() if not path.resolve().is_relative_to(folder.resolve())]
@@ -51,7 +56,7 @@ def read_facts(folder: Path) -> ModelFacts:
         raise ModelFilesError(f"{path}: not JSON ({error})") from None
     if not isinstance(document, dict):
         raise ModelFilesError(f"{path}: a JSON object is needed")
-    return _facts(document, path)
+    return document
 
 
 def _facts(document: dict[str, Any], path: Path) -> ModelFacts:
