@@ -19,6 +19,7 @@ MODULES = sorted(path.stem for path in LIBRARY.glob("*.py") if path.stem != "__i
 LARGE = {
     "config": "the schema in one piece: sections, limits and the flags that the plan owns",
     "plan": "the plan's types beside the function that makes them",
+    "inputs": "everything that a plan is made from, read in one place",
 }
 LATEST = ":" + "latest"  # apart, as this file is searched too
 

@@ -13,6 +13,7 @@ from stack.sizing.weights import Weights, weights_of
 from stack.sizing.wishes import Wish
 
 _GIB = 1024**3
+_SMALLER = {"FP8": Quantization("fp8", 8, activations="fp8"), "4-bit": Quantization("awq", 4, 128)}
 
 
 def shortage(shape: Shape, weights: Weights, card: Card, gpus: int, wish: Wish) -> str:
@@ -46,10 +47,7 @@ def changes(shape: Shape, weights: Weights, card: Card, gpus: int, wish: Wish) -
         if candidate(shape, weights, card, size, 1, small).fits:
             yield "kv_cache_dtype: fp8 (half the cache; costs some accuracy)"
     if shape.quantization is None:
-        for name, rule in {
-            "FP8": Quantization("fp8", 8, activations="fp8"),
-            "4-bit": Quantization("awq", 4, 128),
-        }.items():
+        for name, rule in _SMALLER.items():
             rounded = replace(shape, quantization=rule)
             if candidate(rounded, weights_of(rounded, None), card, size, 1, wish).fits:
                 yield f"a {name} version of the model"

@@ -14,6 +14,7 @@ from stack.sizing.weights import Weights
 from stack.sizing.wishes import Wish
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
+BUSY = BATCHES[-1]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Candidate:
     ttft: float
     needed: int  # requests at once that each replica is asked to hold
     batch: Speed  # speed at that many
+    request: int  # tokens of the request that room is counted in
 
     @property
     def fits(self) -> bool:
@@ -38,7 +40,10 @@ class Candidate:
         """Requests of the expected length that one replica's cache holds, and its engine works on."""
         return min(self.memory.room(self.request), self.memory.setting.max_num_seqs)
 
-    request: int = 0
+    @property
+    def busy(self) -> float:
+        """Tokens a second of all replicas when each works on BUSY requests."""
+        return self.replicas * self.speeds[-1].total
 
     @property
     def total(self) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from stack.sizing.candidates import Candidate, candidates
+from stack.sizing.candidates import BUSY, Candidate, candidate, candidates
 from stack.sizing.catalogue import Card
 from stack.sizing.shapes import Shape
 from stack.sizing.weights import Weights
@@ -26,13 +26,35 @@ class Choice:
 
 def choose(shape: Shape, weights: Weights, card: Card, gpus: int, wish: Wish) -> Choice | None:
     """The best way on ``gpus`` GPUs of one kind; None where none fits."""
+    if wish.tensor_parallel_size and wish.replicas:
+        return _as_said(shape, weights, card, wish)
     considered = tuple(candidates(shape, weights, card, gpus, wish))
     fitting = [way for way in considered if way.fits]
     if not fitting:
         return None
     pick = {"throughput": _throughput, "latency": _latency, "slo": _slo}[wish.objective.kind]
     chosen, reasons, warnings = pick(shape, fitting, wish)
-    return Choice(chosen, considered, tuple([*_skipped(considered, chosen), *reasons]), tuple(warnings))
+    return Choice(chosen, considered, (*_skipped(considered, chosen), *reasons), tuple(warnings))
+
+
+def _as_said(shape: Shape, weights: Weights, card: Card, wish: Wish) -> Choice | None:
+    # the shape is given: what else the same GPUs could do stands beside it
+    assert wish.tensor_parallel_size
+    assert wish.replicas
+    said = candidate(shape, weights, card, wish.tensor_parallel_size, wish.replicas, wish)
+    if not said.fits:
+        return None
+    gpus = wish.tensor_parallel_size * wish.replicas
+    others = candidates(shape, weights, card, gpus, replace(wish, tensor_parallel_size=None, replicas=None))
+    ways = sorted([said, *(way for way in others if way.size != said.size)], key=lambda way: way.size)
+    reasons = ["stack.yaml says so"]
+    best = max((way for way in ways if way.fits), key=lambda way: way.busy)
+    if best.busy > WORTH_IT * said.busy and wish.objective.kind == "throughput":
+        reasons.append(
+            f"{best.replicas} x TP{best.size} on the same GPUs could give {best.busy:.0f} tokens/s with {BUSY} requests"
+            f" in each replica, this {said.busy:.0f}: tensor_parallel_size: auto chooses it"
+        )
+    return Choice(said, tuple(ways), tuple(reasons))
 
 
 _Picked = tuple[Candidate, list[str], list[str]]

@@ -54,7 +54,7 @@ def auto_keys(model: Model) -> tuple[str, ...]:
 
 
 def needs_of(config: StackConfig, folder_of: Callable[[Model], Path], shown: str) -> dict[str, Known | Unknown]:
-    """What is known of the models whose files are here. Raises InputError where ``auto`` needs files that are broken."""
+    """What is known of the models whose files are here. Raises InputError where ``auto`` needs broken ones."""
     needs: dict[str, Known | Unknown] = {}
     problems: list[Problem] = []
     for model in config.models:

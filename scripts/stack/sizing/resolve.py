@@ -75,8 +75,10 @@ class Resolver:
         return Sized(model, auto, files, card, None, why)
 
     def _budgets(self, found: list[Sized], gpus: int) -> list[int]:
-        # what is said first, then the smallest that fits for each, then the rest in turn to who may grow
-        least = [self._least(index, sized, gpus) for index, sized in enumerate(found)]
+        # what is said first, then one replica of the size that suits each, then the rest in turn to who may grow
+        least = [self._least(index, sized, gpus, smallest=False) for index, sized in enumerate(found)]
+        if sum(least) > gpus:
+            least = [self._least(index, sized, gpus, smallest=True) for index, sized in enumerate(found)]
         grows = [index for index, sized in enumerate(found) if not sized.why and "replicas" in sized.auto]
         steps = {index: max(1, least[index]) for index in grows}
         budgets, rest = list(least), gpus - sum(least)
@@ -91,7 +93,7 @@ class Resolver:
                 budgets[index] += rest
         return budgets
 
-    def _least(self, index: int, sized: Sized, gpus: int) -> int:
+    def _least(self, index: int, sized: Sized, gpus: int, *, smallest: bool) -> int:
         model = sized.model
         size, replicas = model.tensor_parallel_size, model.replicas
         if sized.why or sized.known is None or sized.card is None:
@@ -100,6 +102,9 @@ class Resolver:
         if size != AUTO:
             return size * count
         one = replace(wish_of(model), replicas=1)
+        chosen = None if smallest else self._choose(index, sized, gpus, one)
+        if chosen is not None:
+            return chosen.chosen.size * count
         for possible in sizes(sized.known.shape, gpus):
             if candidate(sized.known.shape, sized.known.weights, sized.card, possible, 1, one).fits:
                 return possible * count
@@ -109,13 +114,18 @@ class Resolver:
         assert sized.known is not None
         assert sized.card is not None
         wish = wish_of(sized.model)
-        key = (index, sized.card, gpus, wish)
-        if key not in self._seen:
-            self._seen[key] = choose(sized.known.shape, sized.known.weights, sized.card, gpus, wish)
-        choice = self._seen[key]
+        choice = self._choose(index, sized, gpus, wish)
         if choice is not None:
             return replace(sized, choice=choice)
         return replace(sized, why=self._misfit(sized, gpus, wish))
+
+    def _choose(self, index: int, sized: Sized, gpus: int, wish: Wish) -> Choice | None:
+        assert sized.known is not None
+        assert sized.card is not None
+        key = (index, sized.card, gpus, wish)
+        if key not in self._seen:
+            self._seen[key] = choose(sized.known.shape, sized.known.weights, sized.card, gpus, wish)
+        return self._seen[key]
 
     def _misfit(self, sized: Sized, gpus: int, wish: Wish) -> str:
         assert sized.known is not None

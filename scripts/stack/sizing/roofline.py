@@ -53,8 +53,8 @@ def prefill(shape: Shape, card: Card, size: int, tokens: int) -> float:
     kept = [(layer, count) for layer, count in shape.layers if layer.kind != "state"]
     seen = sum(count * min(tokens / 2, layer.window or tokens) for layer, count in kept)
     attention = 4 * shape.heads * max((layer.key_size for layer, _ in kept), default=0) * seen * tokens
-    work = (2 * shape.active * tokens + attention) / rate
-    return work + collectives(shape, card, size, tokens) + constant("speed", "step_overhead")
+    seconds: float = (2 * shape.active * tokens + attention) / rate + constant("speed", "step_overhead")
+    return seconds + collectives(shape, card, size, tokens)
 
 
 def collectives(shape: Shape, card: Card, size: int, tokens: int) -> float:
