@@ -29,7 +29,7 @@ class Fields:
         if value is None:
             if isinstance(default, int):
                 return default
-            raise self.error(keys[0], "is missing; the plan needs it")
+            raise self.error(" or ".join(keys), "is missing; the plan needs it")
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
             raise self.error(key, f"is {_shown(value)}; a whole number from {least} to {LARGEST} is needed")
         return value

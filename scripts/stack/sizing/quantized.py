@@ -17,7 +17,7 @@ def quantization_of(top: Fields, asked: str | None = None) -> Quantization | Non
     """
     section = top.section("quantization_config")
     if section is None:
-        return Quantization("fp8", 8, activations="fp8") if asked == "fp8" else None
+        return Quantization("fp8", 8, activations="fp8", on_load=True) if asked == "fp8" else None
     method = (section.text("quant_method") or "").lower()
     rules: dict[str, Callable[[Fields, str], Quantization]] = {
         "awq": _packed,

@@ -77,8 +77,9 @@ class Resolver:
     def _budgets(self, found: list[Sized], gpus: int) -> list[int]:
         # what is said first, then one replica of the size that suits each, then the rest in turn to who may grow
         least = [self._least(index, sized, gpus, smallest=False) for index, sized in enumerate(found)]
-        if sum(least) > gpus:
-            least = [self._least(index, sized, gpus, smallest=True) for index, sized in enumerate(found)]
+        for index in reversed(range(len(found))):
+            if sum(least) > gpus:
+                least[index] = self._least(index, found[index], gpus, smallest=True)
         grows = [index for index, sized in enumerate(found) if not sized.why and "replicas" in sized.auto]
         steps = {index: max(1, least[index]) for index in grows}
         budgets, rest = list(least), gpus - sum(least)

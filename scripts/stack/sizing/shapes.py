@@ -44,13 +44,14 @@ class Experts:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How the weights of linear layers are stored. bits: of one weight; group: weights that share a scale."""
+    """How the weights of linear layers are kept. bits: of one weight; group: weights that share a scale."""
 
     method: str
     bits: int
     group: int = 0
     activations: str = "bf16"  # what the tensor cores multiply on a card that can: bf16, fp8, int8, fp4
     attention_too: bool = True
+    on_load: bool = False  # the files hold 16 bits, the engine rounds them
 
 
 @dataclass(frozen=True)

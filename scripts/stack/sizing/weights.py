@@ -55,17 +55,12 @@ def weights_of(shape: Shape, tensors: Iterable[Tensor] | None) -> Weights:
             whole += tensor.size
         else:
             shared += tensor.size
-    rounded = shape.quantization is not None and shape.quantization.method == "fp8" and shape.bytes_per_weight == 2
     how = "sum of the files' headers"
-    if rounded and not _has_small(tensors):
-        # 16-bit files, rounded to FP8 while they are loaded: the linear layers halve
-        shared -= min(shared, (shape.linear + shape.experts))
-        how += ", linear layers rounded to FP8"
+    if shape.quantization is not None and shape.quantization.on_load:
+        # one byte of two goes from every weight of a linear layer
+        shared -= min(shared, shape.linear + shape.experts)
+        how += ", linear layers rounded to FP8 while they load"
     return Weights(shared, whole, keys, max(shape.kv_heads, 1), estimated=False, how=how)
-
-
-def _has_small(tensors: Iterable[Tensor]) -> bool:
-    return any(tensor.dtype.startswith("F8") for tensor in tensors)
 
 
 def _not_loaded(name: str, shape: Shape) -> bool:
