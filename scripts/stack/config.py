@@ -8,7 +8,16 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from stack.config_conflicts import conflicts
 from stack.config_errors import problems_of
@@ -28,6 +37,8 @@ OWNED_FLAGS = {
     "--quantization": "quantization",
     "-q": "quantization",
     "--tensor-parallel-size": "tensor_parallel_size",
+    "--max-num-batched-tokens": "max_num_batched_tokens",
+    "--kv-cache-dtype": "kv_cache_dtype",
     "-tp": "tensor_parallel_size",
     "--pipeline-parallel-size": None,  # these need GPUs that the plan does not count
     "-pp": None,
@@ -51,6 +62,8 @@ OWNED_FLAGS = {
 }
 
 
+# `auto`: the plan chooses. stack.sizing.resolve puts a number in its place before anything else reads the model.
+AUTO = -1
 UNSAFE_IN_PATHS = ":$'\"\\"
 
 
@@ -144,6 +157,10 @@ def _flag(value: str) -> str:
     return value
 
 
+def _or_auto(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    return AUTO if value == "auto" else handler(value)
+
+
 def _listen(value: str) -> str:
     try:
         return str(IPv4Address(value))
@@ -156,6 +173,7 @@ ModelName = Annotated[str, AfterValidator(_model_name)]
 FilePath = Annotated[str, AfterValidator(_path)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Listen = Annotated[str, AfterValidator(_listen)]
+OrAuto = WrapValidator(_or_auto)
 Flag = Annotated[str, Field(min_length=1, max_length=8192), AfterValidator(_flag)]
 
 
@@ -194,18 +212,37 @@ class LoraAdapter(_Section):
     source: Source
 
 
+class Slo(_Section):
+    """What users are promised, and the load it is promised for. Seconds, tokens a second."""
+
+    ttft_p99: float | None = Field(None, gt=0.0, le=3600.0)
+    tokens_per_second_per_user: float | None = Field(None, gt=0.0, le=10_000.0)
+    concurrency: int = Field(32, ge=1, le=100_000)
+    prompt_tokens: int = Field(1024, ge=1, le=100_000_000)
+    answer_tokens: int = Field(256, ge=1, le=100_000_000)
+
+    @model_validator(mode="after")
+    def _some_goal(self) -> Slo:
+        if self.ttft_p99 is None and self.tokens_per_second_per_user is None:
+            raise ValueError("give ttft_p99, tokens_per_second_per_user, or both")
+        return self
+
+
 class Model(_Section):
     """One model and the pool of replicas that serves it. Keys are spelled as vLLM spells its flags."""
 
     served_model_name: ModelName
     source: Source
+    objective: Literal["throughput", "latency"] | Slo = "throughput"
+    replicas: Annotated[int, Field(ge=1, le=64), OrAuto] = 1
+    tensor_parallel_size: Annotated[int, Field(ge=1, le=64), OrAuto] = 1
     task: Literal["generate", "embed"] = "generate"
-    replicas: int = Field(1, ge=1, le=64)
-    tensor_parallel_size: int = Field(1, ge=1, le=64)
     dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] = "auto"
-    max_model_len: int | None = Field(None, ge=1, le=100_000_000)
-    max_num_seqs: int = Field(256, ge=1, le=65536)
-    gpu_memory_utilization: float = Field(0.90, gt=0.0, le=1.0)
+    max_model_len: Annotated[int, Field(ge=1, le=100_000_000), OrAuto] | None = None
+    max_num_seqs: Annotated[int, Field(ge=1, le=65536), OrAuto] = 256
+    max_num_batched_tokens: Annotated[int, Field(ge=1, le=1_000_000), OrAuto] | None = None
+    gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0), OrAuto] = 0.90
+    kv_cache_dtype: Literal["auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"
     enable_prefix_caching: bool = True
     balancing: Literal["least_connections", "prefix_affinity"] = "least_connections"
     max_queue: int = Field(256, ge=1, le=100_000)

@@ -21,13 +21,19 @@ IDLE_MEMORY_MIB = 512
 
 
 class Gpu(BaseModel):
-    """One GPU. uuid as nvidia-smi prints it (indices move with a reboot); memory in MiB as the driver reports."""
+    """One GPU. uuid as nvidia-smi prints it (indices move with a reboot); memory in MiB as the driver reports.
+
+    Optional, from `nvidia-smi topo -m`: nvlink, a number for each set of GPUs that reach one another over NVLink; numa,
+    the memory node. Neighbours serve one engine together.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     uuid: Annotated[str, Field(pattern=r"^(GPU|MIG)-[0-9a-fA-F-]{8,}$")]
     model: Annotated[str, Field(max_length=100)]
     memory_mib: int = Field(ge=1)
+    nvlink: int | None = Field(None, ge=0)
+    numa: int | None = Field(None, ge=0)
 
 
 class Host(BaseModel):
@@ -41,7 +47,7 @@ class Host(BaseModel):
 
 
 class HostsFile(BaseModel):
-    """A hosts file: ``hosts: [{name, memory_mib, gpus: [{uuid, model, memory_mib}]}]``."""
+    """A hosts file: ``hosts: [{name, memory_mib, gpus: [{uuid, model, memory_mib, nvlink, numa}]}]``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

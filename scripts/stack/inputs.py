@@ -16,8 +16,10 @@ from stack.images.source import remember as remember_source
 from stack.images.source import source_of
 from stack.model import ModelFacts
 from stack.model_facts import gather_facts
-from stack.plan import Plan, absolute, make_plan, state_dir
+from stack.plan import Plan, absolute, make_plan, model_dir, state_dir
 from stack.render import render
+from stack.sizing.files import Known, Unknown, needs_of, running_gpus
+from stack.sizing.resolve import Resolver, Sized
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,6 +36,7 @@ class Inputs:
     images_built: bool
     facts: dict[str, ModelFacts]
     cordoned: frozenset[str]
+    needs: dict[str, Known | Unknown]
 
     @property
     def state(self) -> Path:
@@ -57,12 +60,20 @@ class Inputs:
 
     def plans(self) -> list[Plan]:
         """One plan for each host."""
-        built = self.images_built
-        whole = (
-            make_plan(self.config, host, self.images, ROOT, self.facts, images_built=built, shown=self.shown)
-            for host in self.hosts
-        )
-        return [cordons.without_gpus(plan, self.cordoned) for plan in whole]
+        return [plan for plan, _ in self.plans_with_reasons()]
+
+    def plans_with_reasons(self) -> list[tuple[Plan, tuple[Sized, ...]]]:
+        """One plan for each host, and what the numbers rest on."""
+        resolver = Resolver(self.config, self.needs, self.shown)
+        made = []
+        for host in self.hosts:
+            resolved, sized = resolver.host(host)
+            plan = make_plan(
+                resolved, host, self.images, ROOT, self.facts,
+                images_built=self.images_built, shown=self.shown, previous=running_gpus(self.live, host.name),
+            )  # fmt: skip
+            made.append((cordons.without_gpus(plan, self.cordoned), sized))
+        return made
 
     def render(self, plan: Plan) -> dict[str, bytes]:
         """The files of build/<host>/, with the API keys and the certificate that exist so far."""
@@ -106,7 +117,8 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     source = source_of(config.images, arguments.stack, ROOT, _source_file(config))
     chosen = choose(ROOT, config.images, source, config.device)
     cordoned = cordons.cordoned(state_dir(config, ROOT))
-    return Inputs(shown, config, hosts, source, chosen.references, chosen.built, facts, cordoned)
+    needs = needs_of(config, lambda model: model_dir(config, model, ROOT), shown)
+    return Inputs(shown, config, hosts, source, chosen.references, chosen.built, facts, cordoned, needs)
 
 
 def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None:

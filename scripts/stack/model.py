@@ -28,6 +28,12 @@ def read_facts(folder: Path) -> ModelFacts:
 
     Raises ModelFilesError: no such folder, no config.json, too large, not JSON, or absurd numbers.
     """
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return replace(_facts(read_config(folder), folder / "config.json"), weights_bytes=weights)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``folder/config.json`` as it is. Raises ModelFilesError as read_facts does, but for the numbers."""
     check_folder(folder)
     path = folder / "config.json"
     try:
@@ -45,8 +51,7 @@ def read_facts(folder: Path) -> ModelFacts:
         raise ModelFilesError(f"{path}: not JSON ({error})") from None
     if not isinstance(document, dict):
         raise ModelFilesError(f"{path}: a JSON object is needed")
-    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    return replace(_facts(document, path), weights_bytes=weights)
+    return document
 
 
 def check_folder(folder: Path) -> None:

@@ -14,11 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stack import vllm_args
-from stack.config import Model, Source, StackConfig, problem_at
+from stack.config import AUTO, Model, Source, StackConfig, problem_at
 from stack.errors import InputError, Problem
 from stack.hardware import Gpu, Host
 from stack.limits import engine_memory_mib
 from stack.model import ModelFacts
+from stack.sizing.placement import Demand, Placement, place
 
 # Docker kills after the stop grace: vLLM's own shutdown needs to be over before.
 STOP_GRACE_MARGIN_SECONDS = 15
@@ -138,27 +139,29 @@ def make_plan(
     *,
     images_built: bool = False,
     shown: str = "stack.yaml",
+    previous: Mapping[str, tuple[str, ...]] | None = None,
+    cordoned: frozenset[str] = frozenset(),
 ) -> Plan:
     """The plan of one host.
 
     images: role -> image reference. root: folder that relative paths start at. facts: served_model_name ->
-    what the model's files say, as far as they are here. Raises InputError with every problem.
+    what the model's files say, as far as they are here. previous: engine -> uuids of the plan that runs, which it
+    keeps; cordoned: uuids that get nothing. Raises InputError with every problem.
     """
     problems = list(_check_models(config, facts or {}))
-    needed = sum(model.replicas * model.tensor_parallel_size for model in config.models)
-    if config.device == "cuda" and needed > len(host.gpus):
-        problems.append(_too_few_gpus(config, host, needed))
+    placement = _placement(config, host, previous, cordoned)
+    if placement.missing:
+        problems.append(_too_few_gpus(config, host, cordoned))
     if problems:
         raise InputError(shown, problems)
 
     state = state_dir(config, root)
-    free = list(host.gpus)
     engines: list[Engine] = []
     pools: list[Pool] = []
     for model, pool in zip(config.models, _pool_names(config), strict=True):
         names = []
         for replica in range(model.replicas):
-            taken = [free.pop(0) for _ in range(model.tensor_parallel_size)] if config.device == "cuda" else []
+            taken = list(placement.taken.get(_engine_name(pool, replica), ()))
             known = (facts or {}).get(model.served_model_name)
             memory = engine_memory_mib(config.device, model, host.memory_mib, known.weights_bytes if known else 0)
             engines.append(_engine(config, model, pool, replica, taken, memory, images["vllm"], state, root))
@@ -184,7 +187,7 @@ def make_plan(
         gateway=_gateway(config),
         retention=config.observability.retention,
         state_dir=str(state),
-        gpus_unused=tuple(gpu.uuid for gpu in free) if config.device == "cuda" else (),
+        gpus_unused=tuple(gpu.uuid for gpu in placement.spare) if config.device == "cuda" else (),
     )
 
 
@@ -260,6 +263,9 @@ def source_dir(config: StackConfig, source: Source, root: Path, toy: str) -> Pat
 def _check_models(config: StackConfig, facts: Mapping[str, ModelFacts]) -> list[Problem]:
     problems = []
     for model in config.models:
+        for key in ("replicas", "tensor_parallel_size", "max_model_len", "max_num_seqs"):
+            if getattr(model, key) == AUTO:
+                problems.append(problem_at(config, model, key, "auto was not resolved: the model's files are needed"))
         known = facts.get(model.served_model_name)
         size = model.tensor_parallel_size
         if known is None:
@@ -272,14 +278,33 @@ def _check_models(config: StackConfig, facts: Mapping[str, ModelFacts]) -> list[
     return problems
 
 
-def _too_few_gpus(config: StackConfig, host: Host, needed: int) -> Problem:
+def _placement(
+    config: StackConfig, host: Host, previous: Mapping[str, tuple[str, ...]] | None, cordoned: frozenset[str]
+) -> Placement:
+    if config.device == "cpu":
+        return Placement({}, (), ())
+    demands = [
+        Demand(_engine_name(pool, replica), model.tensor_parallel_size)
+        for model, pool in zip(config.models, _pool_names(config), strict=True)
+        for replica in range(model.replicas)
+    ]
+    return place(demands, host, previous, cordoned)
+
+
+def _engine_name(pool: str, replica: int) -> str:
+    return f"engine-{pool}-{replica}"
+
+
+def _too_few_gpus(config: StackConfig, host: Host, cordoned: frozenset[str]) -> Problem:
+    needed = sum(model.replicas * model.tensor_parallel_size for model in config.models)
     asked = " + ".join(
         f"{model.served_model_name}: {model.replicas} x {model.tensor_parallel_size}" for model in config.models
     )
-    have = len(host.gpus)
+    out = sum(gpu.uuid in cordoned for gpu in host.gpus)
+    have = f"{len(host.gpus) - out} free GPUs" + (f" and {out} cordoned" if out else "")
     return Problem(
         "models",
-        f"{needed} needed ({asked}: replicas x tensor_parallel_size), but host {host.name!r} has {have} free GPUs;"
+        f"{needed} needed ({asked}: replicas x tensor_parallel_size), but host {host.name!r} has {have};"
         " lower replicas or tensor_parallel_size, or use device: cpu",
     )
 
@@ -305,7 +330,7 @@ def _engine(
     state: Path,
     root: Path,
 ) -> Engine:
-    name = f"engine-{pool}-{replica}"
+    name = _engine_name(pool, replica)
     return Engine(
         name=name,
         served_model_name=model.served_model_name,

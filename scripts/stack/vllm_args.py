@@ -33,6 +33,10 @@ def argv(config: StackConfig, model: Model) -> tuple[str, ...]:
     ]  # fmt: skip
     if model.max_model_len is not None:
         arguments += ["--max-model-len", str(model.max_model_len)]
+    if model.max_num_batched_tokens is not None:
+        arguments += ["--max-num-batched-tokens", str(model.max_num_batched_tokens)]
+    if model.kv_cache_dtype != "auto":
+        arguments += ["--kv-cache-dtype", model.kv_cache_dtype]
     if config.device == "cuda":
         arguments += ["--gpu-memory-utilization", f"{model.gpu_memory_utilization:g}"]
     if model.quantization is not None:

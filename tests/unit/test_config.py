@@ -78,7 +78,7 @@ def test_a_shortened_or_joined_spelling_is_refused_too(argument: str) -> None:
 
 @pytest.mark.parametrize(
     "argument",
-    ["--enforce-eager", "--max-num-batched-tokens=4096", "--model-impl", "--hf-overrides.a=1", "-O3", "8000"],
+    ["--enforce-eager", "--max-num-partial-prefills=2", "--model-impl", "--hf-overrides.a=1", "-O3", "8000"],
 )
 def test_flags_that_only_resemble_them_are_free(argument: str) -> None:
     assert given.config(given.toy(extra_args=[argument])).models[0].extra_args == (argument,)
