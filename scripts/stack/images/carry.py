@@ -91,7 +91,7 @@ def _name(image: Image, pinned: str) -> str:
         repository, _, tag = pinned.rpartition(":")
         image.tag(repository, tag)
         return pinned
-    return pinned if pinned in image.tags else str(image.tags[0])
+    return next((tag for tag in image.tags if tag.endswith(pinned)), str(image.tags[0]))
 
 
 def _saved(names: list[str], client: docker.DockerClient) -> Iterator[bytes]:
