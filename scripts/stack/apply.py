@@ -17,7 +17,7 @@ from stack.console import HEARTBEAT_SECONDS, say, step
 from stack.docker_host import compose, condition, containers, started
 from stack.errors import StackError
 from stack.reload import RELOADABLE, reload, services_of
-from stack.render import MANIFEST
+from stack.render import manifest
 from stack.roll import roll, to_replace
 from stack.tree import Change, compare, read_tree, write_tree
 
@@ -131,7 +131,8 @@ def _marker(live: Path) -> Path:
 
 
 def _fingerprint(files: Mapping[str, bytes]) -> str:
-    return hashlib.sha256(files[MANIFEST]).hexdigest() + "\n"
+    # of what the files hold, not of the manifest there: a run killed between the two leaves the old one
+    return hashlib.sha256(manifest(files)).hexdigest() + "\n"
 
 
 def _give_up_if_hopeless(name: str, part: Container, ended: int, elapsed: float, limit: float) -> None:
