@@ -129,6 +129,9 @@ def _duration(value: str) -> str:
 def _mirror(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9][a-z0-9._-]*)*", value):
         raise ValueError("a registry address such as registry.example.org:5000/mirror")
+    host = value.split("/", 1)[0]
+    if not (set(host) & set(".:") or host == "localhost"):
+        raise ValueError(f"Docker takes {host!r} for a user of Docker Hub: give the registry's full name or its port")
     return value
 
 

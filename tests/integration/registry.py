@@ -113,7 +113,7 @@ class Relay:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self.limit, self.rate = 0, 8_000_000
+        self.limit, self.rate = 0, 4_000_000
         self.then: Callable[[], None] = lambda: None
         self.passed = 0
         self._server = socket.create_server(("127.0.0.1", 0))

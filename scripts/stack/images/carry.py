@@ -76,7 +76,8 @@ def save(path: Path, chosen: Chosen, say: Say, client: docker.DockerClient) -> s
     )  # fmt: skip
     total = sum(contents.sizes().values())
     path.parent.mkdir(parents=True, exist_ok=True)
-    need_space(f"saving images to {path}", [(path.parent, total)])
+    # the engine writes all of it to its own disk first
+    need_space(f"saving images to {path}", [(path.parent, total), (docker_folder(client), total)])
     names = {str(image.id): _name(image, chosen.pinned[role].name) for role, image in held.items()}
     with Progress(say) as progress, progress.step(path.name, f"saving {len(names)} images, {gib(total)}"):
         return archive.write(
@@ -91,7 +92,7 @@ def _name(image: Image, pinned: str) -> str:
         repository, _, tag = pinned.rpartition(":")
         image.tag(repository, tag)
         return pinned
-    return pinned if pinned in image.tags else str(image.tags[0])
+    return next((tag for tag in image.tags if tag.endswith(pinned)), str(image.tags[0]))
 
 
 def _saved(names: list[str], client: docker.DockerClient) -> Iterator[bytes]:
