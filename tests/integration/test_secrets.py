@@ -48,7 +48,7 @@ def values(stack: Stack) -> dict[str, bytes]:
 def places(stack: Stack) -> Iterator[tuple[str, bytes]]:
     """(what it is, content) of all that is rendered, kept, run, shown or logged, but the secrets' own files."""
     own = set(secret_files(stack))
-    for folder in (STATE, ROOT / "build", ROOT / ".state"):
+    for folder in (STATE, ROOT / "build"):
         for path in folder.rglob("*"):
             if path.is_file() and not path.is_symlink() and path not in own and "/cache/" not in str(path):
                 yield str(path), path.read_bytes()
