@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 import docker
 from docker.models.containers import Container
 
+from stack.console import say
 from stack.docker_host import FOLDER_LABEL, containers
 from stack.errors import InputError, Problem
 from stack.gpu import cdi, cuda, state
@@ -97,6 +98,8 @@ def _gpus(plan: Plan, running: Mapping[str, Container], client: docker.DockerCli
         )
     here = state.read_states() if wanted - set(missing) else {}
     used = [here[uuid] for uuid in sorted(wanted) if uuid in here]
+    for warning in state.warnings(used):
+        say(f"warning: {warning}")
     yield from state.mode_problems(used)
     yield from cdi.problems(wanted - set(missing), client.info(), state.device_minors())
     pin = load_pins(ROOT).vllm["cuda"]

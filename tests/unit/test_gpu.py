@@ -20,11 +20,17 @@ from unit.test_hardware import A, B, FakeSmi, nvidia_smi  # noqa: F401 - a fixtu
 
 
 def test_the_modes_of_each_gpu_are_read(nvidia_smi: FakeSmi) -> None:  # noqa: F811
-    nvidia_smi(states=f"{A}, Disabled, Default, 580.95.05\n{B}, [N/A], Exclusive_Process, 580.95.05\n")
-    assert state.read_states() == {
-        A: GpuState(A, "Disabled", "Default", "580.95.05"),
-        B: GpuState(B, "[N/A]", "Exclusive_Process", "580.95.05"),
+    nvidia_smi(
+        states=f"{A}, Disabled, Default, 580.95.05, Enabled\n{B}, [N/A], Exclusive_Process, 580.95.05, Disabled\n"
+    )
+    states = state.read_states()
+    assert states == {
+        A: GpuState(A, "Disabled", "Default", "580.95.05", "Enabled"),
+        B: GpuState(B, "[N/A]", "Exclusive_Process", "580.95.05", "Disabled"),
     }
+    (warning,) = state.warnings(states.values())
+    assert B in warning
+    assert A not in warning
 
 
 def test_an_answer_of_another_shape_is_an_error_with_its_line(nvidia_smi: FakeSmi) -> None:  # noqa: F811

@@ -9,18 +9,19 @@ from pathlib import Path
 from stack.errors import Problem, StackError
 from stack.hardware import nvidia_smi
 
-QUERY = "uuid,mig.mode.current,compute_mode,driver_version"
+QUERY = "uuid,mig.mode.current,compute_mode,driver_version,persistence_mode"
 PROC = Path("/proc/driver/nvidia/gpus")
 
 
 @dataclass(frozen=True)
 class GpuState:
-    """One GPU. mig and compute_mode as nvidia-smi prints them: Enabled, [N/A]; Default, Exclusive_Process."""
+    """One GPU, its modes as nvidia-smi prints them: Enabled, Disabled or [N/A]; Default, Exclusive_Process ..."""
 
     uuid: str
     mig: str
     compute_mode: str
     driver: str
+    persistence: str = "Enabled"
 
 
 def read_states() -> dict[str, GpuState]:
@@ -50,6 +51,16 @@ def mode_problems(states: Collection[GpuState]) -> Iterator[Problem]:
                 f"GPU {state.uuid} is in compute mode {state.compute_mode}, in which an engine's processes cannot share"
                 f" it: `nvidia-smi -i {state.uuid} -c DEFAULT` as root",
             )
+
+
+def warnings(states: Collection[GpuState]) -> Iterator[str]:
+    """What keeps no engine from its GPU and is worth mending."""
+    forgetful = sorted(state.uuid for state in states if state.persistence == "Disabled")
+    if forgetful:
+        yield (
+            f"persistence mode is off on GPU {', '.join(forgetful)}: the driver starts anew with every engine;"
+            " `systemctl enable --now nvidia-persistenced`"
+        )
 
 
 def device_minors(proc: Path | None = None) -> dict[str, int]:
