@@ -105,9 +105,9 @@ function given(value) {
 
 // Consistent hashing, by the highest weight: a replica that comes or goes moves its own beginnings and no others.
 function preferred(replicas, text) {
-    const prefix = crypto.createHash('md5').update(text).digest('hex');
-    const weight = (replica) => crypto.createHash('md5').update(prefix + replica).digest('hex');
-    return Object.keys(replicas).sort((a, b) => (weight(a) < weight(b) ? 1 : -1))[0];
+    const md5 = (what) => crypto.createHash('md5').update(what).digest('hex');
+    const prefix = md5(text);
+    return Object.keys(replicas).map((replica) => [md5(prefix + replica), replica]).sort().pop()[1];
 }
 
 // The text that the engine's prefix cache would recognise first.
