@@ -247,7 +247,7 @@ class Model(_Section):
     gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0), OrAuto] = 0.90
     kv_cache_dtype: Literal["auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"
     enable_prefix_caching: bool = True
-    balancing: Literal["least_connections", "prefix_affinity"] = "least_connections"
+    balancing: Literal["prefix_affinity", "least_connections"] = "prefix_affinity"
     max_queue: int = Field(256, ge=1, le=100_000)
     queue_timeout: int = Field(30, ge=1, le=3600)
     quantization: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")] | None = None

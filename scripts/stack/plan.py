@@ -86,6 +86,11 @@ class Pool:
     task: str = "generate"
     adapters: tuple[str, ...] = ()
 
+    @property
+    def has_affinity(self) -> bool:
+        """Whether a conversation has a replica of its own; embeddings leave nothing in a prefix cache."""
+        return self.balancing == "prefix_affinity" and self.task == "generate"
+
 
 @dataclass(frozen=True)
 class Published:

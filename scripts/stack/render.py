@@ -152,7 +152,7 @@ def _context(plan: Plan, state: GatewayState) -> dict[str, Any]:
         "max_body_size_mib": max(limit["max_body_size_mib"] for limit in limits.values()),
         "models": {
             name: {"pool": pool.name, "task": pool.task}
-            | ({"replicas": dict.fromkeys(pool.engines, True)} if pool.balancing == "prefix_affinity" else {})
+            | ({"replicas": dict.fromkeys(pool.engines, True)} if pool.has_affinity else {})
             for pool in plan.pools
             for name in (pool.served_model_name, *pool.adapters)
         },
