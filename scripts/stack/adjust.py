@@ -21,6 +21,7 @@ from stack.config import Gateway
 from stack.console import say
 from stack.errors import InputError, StackError
 from stack.gateway_state import GatewayState
+from stack.observe import provide
 from stack.ownership import NGINX_UID, give_to
 from stack.plan import Plan, plan_from
 from stack.put_back import put_back
@@ -118,6 +119,7 @@ def provide_certificate(state: Path, gateway: Gateway, root: Path, image: str, c
         say(f"new certificate: {certificates.certificate_file(state, name)}")
     pair = [certificates.certificate_file(state, name), certificates.private_key_file(state, name)]
     give_to(pair, NGINX_UID, image, client)
+    provide.trust(state, name)
     return name
 
 

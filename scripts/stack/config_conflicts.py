@@ -39,7 +39,12 @@ def _models(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _names_twice(document: Mapping[str, Any]) -> Iterator[Problem]:
     names = [model.get("served_model_name") for model in _models(document)]
     keys = [_client_name(item) for item in _items(_section(document, "gateway").get("api_keys"))]
-    for where, values in (("models[{}].served_model_name", names), ("gateway.api_keys[{}]", keys)):
+    told = [_client_name(item) for item in _items(_section(document, "observability").get("receivers"))]
+    for where, values in (
+        ("models[{}].served_model_name", names),
+        ("gateway.api_keys[{}]", keys),
+        ("observability.receivers[{}]", told),
+    ):
         seen: set[str] = set()
         for index, value in enumerate(values):
             if isinstance(value, str) and value in seen:
@@ -57,6 +62,15 @@ def _unknown_models(document: Mapping[str, Any]) -> Iterator[Problem]:
         for name in _items(client.get("models")) if isinstance(client, Mapping) else []:
             if name not in known:
                 yield Problem(f"gateway.api_keys[{index}].models", f"no model is served as {name!r}")
+    seen: set[object] = set()
+    for index, entry in enumerate(_items(_section(_section(document, "observability"), "slo").get("latency"))):
+        of = (entry.get("model"), entry.get("metric")) if isinstance(entry, Mapping) else (None, None)
+        where = f"observability.slo.latency[{index}].model"
+        if isinstance(of[0], str) and of[0] not in known:
+            yield Problem(where, f"no model is served as {of[0]!r}")
+        if of in seen:
+            yield Problem(where, f"{of[0]!r} has a {of[1]} objective already")
+        seen.add(of)
 
 
 def _ports_twice(document: Mapping[str, Any]) -> Iterator[Problem]:

@@ -30,12 +30,16 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class ImagePin:
-    """One image: repository:tag at a registry, its digest once known, and the folder that builds a stand-in."""
+    """One image: repository:tag at a registry, its digest once known, and the folder that builds a stand-in.
+
+    devices: those whose stacks run it.
+    """
 
     repository: str
     tag: str
     digest: str | None
     build: str | None
+    devices: tuple[Device, ...] = ("cpu", "cuda")
 
     @property
     def reference(self) -> str:
@@ -65,7 +69,7 @@ class Pins:
 
     def of(self, device: Device) -> dict[str, ImagePin]:
         """Role -> pin, for engines on this device."""
-        return {"vllm": self.vllm[device], **self.roles}
+        return {"vllm": self.vllm[device], **{role: pin for role, pin in self.roles.items() if device in pin.devices}}
 
     def all(self) -> list[ImagePin]:
         """Every pin, sorted by reference."""
@@ -89,7 +93,9 @@ def load_pins(root: Path) -> Pins:
             problems.append(f"{reference}: not in {LOCK}; add it there with null")
         elif digest is not None and not _DIGEST.fullmatch(str(digest)):
             problems.append(f"{reference}: digest {digest!r} in {LOCK} is neither null nor sha256:<64 hex digits>")
-        return ImagePin(entry["repository"], tag, digest, entry.get("build"))
+        return ImagePin(
+            entry["repository"], tag, digest, entry.get("build"), tuple(entry.get("devices", ("cpu", "cuda")))
+        )
 
     images = dict(document["images"])
     vllm = images.pop("vllm")

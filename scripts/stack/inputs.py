@@ -13,6 +13,7 @@ from stack.config import UNSAFE_IN_PATHS, StackConfig, load_config, problem_at
 from stack.errors import InputError, Problem, StackError
 from stack.hardware import Gpu, Host, find_gpus, load_hosts, save_hosts
 from stack.model import ModelFacts, ModelFilesError, read_facts
+from stack.observe import user_files
 from stack.plan import Plan, absolute, make_plan, model_dir, state_dir
 from stack.render import render
 
@@ -29,6 +30,7 @@ class Inputs:
     source: images.Source
     images: dict[str, str]
     facts: dict[str, ModelFacts]
+    rules: dict[str, str]
 
     @property
     def state(self) -> Path:
@@ -54,7 +56,7 @@ class Inputs:
         """One plan for each host."""
         return [
             make_plan(
-                self.config, host, self.images, ROOT, self.facts,
+                self.config, host, self.images, ROOT, self.facts, rules=self.rules,
                 images_built=self.source == "build", shown=self.shown,
             )
             for host in self.hosts
@@ -101,7 +103,8 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     hosts = _hosts(config, arguments)
     source = _source(config)
     references = images.references(ROOT, images.load_pins(ROOT), source, config.device, config.images.mirror)
-    return Inputs(shown, config, hosts, source, references, facts)
+    rules = user_files.read(config.observability.model_dump(), ROOT, shown)
+    return Inputs(shown, config, hosts, source, references, facts, rules)
 
 
 def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None:

@@ -23,7 +23,8 @@ from stack.fetch import ensure_models
 from stack.gateway_client import GatewayClient
 from stack.inputs import ROOT, Inputs, gather, remember
 from stack.locks import only_one, taking_turns
-from stack.ownership import ENGINE_UID, give_to
+from stack.observe import provide
+from stack.ownership import ENGINE_UID, WATCH_UID, give_to
 from stack.plan import Plan
 from stack.render import REVISION, nginx_revision
 from stack.smoke import Result, gateway_checks, host_checks, run_checks
@@ -116,6 +117,8 @@ def _make_secrets_and_folders(inputs: Inputs, plan: Plan, client: docker.DockerC
     for name in api_keys.ensure_keys(inputs.state, plan.gateway["api_keys"]):
         say(f"made the API key {name!r}: {api_keys.key_file(inputs.state, name)}")
     provide_certificate(inputs.state, inputs.config.gateway, ROOT, plan.images["nginx"], client)
+    watched = provide.for_probe(inputs.state) + provide.for_alertmanager(plan.watch, ROOT, inputs.state)
+    give_to(watched, WATCH_UID, plan.images["nginx"], client)
     folders = [Path(path) for engine in plan.engines for path in (engine.cache_dir, engine.evidence_dir)]
     folders.append(inputs.state / "textfile")  # what engines count, for the node exporter
     for folder in folders:

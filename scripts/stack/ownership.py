@@ -8,7 +8,7 @@ from pathlib import Path
 
 import docker
 
-ENGINE_UID, NGINX_UID = 2000, 101
+ENGINE_UID, NGINX_UID, WATCH_UID = 2000, 101, 65534
 
 
 def give_to(paths: Sequence[Path], uid: int, image: str, client: docker.DockerClient) -> None:

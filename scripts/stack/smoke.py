@@ -107,7 +107,8 @@ def gateway_checks(gateway: GatewayClient, models: list[str]) -> Iterator[Check]
 
 def services(plan: Mapping[str, Any]) -> list[str]:
     """Every service of a plan, as Compose names it."""
-    parts = ["nginx", "haproxy", "haproxy-standby", "prometheus", "alertmanager", "node-exporter"]
+    parts = ["nginx", "haproxy", "haproxy-standby", "prometheus", "alertmanager", "node-exporter", "blackbox-exporter"]
+    parts += ["cadvisor", "dcgm-exporter"] if plan["device"] == "cuda" else []
     return [*parts, *(engine["name"] for engine in plan["engines"])]
 
 

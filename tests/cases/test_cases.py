@@ -20,7 +20,17 @@ from stack.plan import make_plan, model_dir
 HERE = Path(__file__).parent
 CASES = sorted(path.parent.name for path in HERE.glob("*/stack.yaml"))
 ROOT = Path("/srv/vllm-onprem")
-ROLES = ("alertmanager", "haproxy", "nginx", "node_exporter", "prometheus", "vllm")
+ROLES = (
+    "alertmanager",
+    "blackbox_exporter",
+    "cadvisor",
+    "dcgm_exporter",
+    "haproxy",
+    "nginx",
+    "node_exporter",
+    "prometheus",
+    "vllm",
+)
 IMAGES = {role: f"registry.example.org/{role}:1.2.3" for role in ROLES}
 
 

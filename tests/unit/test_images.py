@@ -50,7 +50,8 @@ def with_tag(project: Path, tag: str) -> None:
 
 def test_every_image_of_the_project_is_pinned_and_in_the_lock() -> None:
     pins = load_pins(ROOT)
-    assert {"nginx", "haproxy", "prometheus", "alertmanager", "node_exporter"} == set(pins.roles)
+    watched = {"prometheus", "alertmanager", "node_exporter", "blackbox_exporter", "dcgm_exporter", "cadvisor"}
+    assert {"nginx", "haproxy", *watched} == set(pins.roles)
     assert sorted(pin.reference for pin in pins.all()) == sorted(yaml.safe_load((ROOT / LOCK).read_text()))
     for pin in pins.all():
         assert re.search(r"\d+\.\d+\.\d+", pin.tag)
@@ -113,10 +114,11 @@ def test_a_mirror_comes_before_every_reference(mirror: str) -> None:
     }
 
 
-def test_the_device_chooses_vllms_image_and_no_other() -> None:
+def test_the_device_chooses_vllms_image_and_the_gpus_exporters_and_no_other() -> None:
     pins = load_pins(ROOT)
     cuda, cpu = (references(ROOT, pins, "registry", device) for device in ("cuda", "cpu"))
-    assert {role for role in cuda if cuda[role] != cpu[role]} == {"vllm"}
+    assert {role for role in cpu if cuda[role] != cpu[role]} == {"vllm"}
+    assert cuda.keys() - cpu.keys() == {"cadvisor", "dcgm_exporter"}
 
 
 def test_every_cpu_image_can_be_built_and_no_cuda_engine_can() -> None:
