@@ -1,6 +1,7 @@
 // Only what nginx cannot say by itself: who the client is, which model the body names, which replica has its beginning,
 // and error bodies in OpenAI's shape. Preloaded JSON: `keys` (SHA-256 -> client), `clients` (name -> models and body
-// size allowed), `models` (name -> pool, task, and replicas where affinity is wanted), `config` (revision).
+// size allowed, label in metrics), `models` (name -> pool, task, and replicas where affinity is wanted), `observe` (edges
+// of histograms), `config` (revision).
 
 import crypto from 'crypto';
 
@@ -174,16 +175,92 @@ function health(r) {
     r.return(200, `revision ${config.revision}\n`);
 }
 
-function count(r) {
-    return String(ngx.shared.counters.incr(String(r.variables.status), 1, 0));
+function add(key, value) {
+    return ngx.shared.counters.incr(key, value, 0);
 }
 
-// The open-source nginx has no counters by status: these are ours, over all workers.
+// Log phase, once for each request. Keys are bounded: labels of clients are (see clients.json), pools and edges are from
+// the plan, statuses are those that exist.
+function count(r) {
+    const v = r.variables, status = Number(v.status), pool = v.pool || '', seconds = Number(v.request_time);
+    const who = own(clients, v.client);
+    try {
+        if (pool || status >= 500) {
+            add(`admitted ${pool}`, 1);
+            if (status >= 500) {
+                add(`failed ${pool} status`, 1);
+            } else if (status === 499 && seconds >= observe.given_up_after) {
+                add(`failed ${pool} given_up`, 1);
+            }
+        }
+        if (pool && status === 200) {
+            // attempts before the one that answered count: the client waited for them too
+            const first = seconds - last(v.upstream_response_time) + last(v.upstream_header_time);
+            histogram(`first ${pool}`, first);
+            histogram(`total ${pool}`, seconds);
+        }
+        return String(add(`requests ${who ? who.label : ''} ${pool} ${status}`, 1));
+    } catch (e) {
+        return 'uncounted';  // the zone is full: an answer is worth more than its count
+    }
+}
+
+// Of "0.1, 0.2" the 0.2; 0 where nginx has none.
+function last(times) {
+    return Number((times || '').split(/[,:] ?/).pop()) || 0;
+}
+
+function histogram(key, seconds) {
+    let edge = 0;
+    while (edge < observe.edges.length && seconds > observe.edges[edge]) {
+        edge++;
+    }
+    add(`${key} ${edge}`, 1);
+    add(`${key} sum`, seconds);
+}
+
+const HISTOGRAMS = {
+    first: ['nginx_http_time_to_first_byte_seconds', 'Time until the first byte of an answer of 200, in seconds.'],
+    total: ['nginx_http_request_seconds', 'Time until the last byte of an answer of 200, in seconds.'],
+};
+
+// The open-source nginx has no counters by status: these are ours, over all workers. What an alert divides or waits for
+// begins at 0, as Prometheus sees no rise from nothing.
 function metrics(r) {
-    const lines = ['# HELP nginx_http_requests_total Requests answered by the gateway, by status.',
-                   '# TYPE nginx_http_requests_total counter'];
-    ngx.shared.counters.items().sort().forEach((item) => {
-        lines.push(`nginx_http_requests_total{status="${item[0]}"} ${item[1]}`);
+    const found = {}, lines = [];
+    ngx.shared.counters.items(1000000).forEach((item) => {
+        found[item[0]] = item[1];
+    });
+    const family = (name, type, help) => lines.push(`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`);
+    const pools = [''].concat(Object.keys(models).map((name) => models[name].pool));
+    family('nginx_http_requests_total', 'counter', 'Requests answered, by client, pool and status.');
+    Object.keys(found).filter((key) => key.startsWith('requests ')).sort().forEach((key) => {
+        const at = key.split(' ');
+        lines.push(`nginx_http_requests_total{client="${at[1]}",pool="${at[2]}",status="${at[3]}"} ${found[key]}`);
+    });
+    family('nginx_http_requests_admitted_total', 'counter', 'Requests that count for the availability objective.');
+    pools.forEach((pool) => {
+        lines.push(`nginx_http_requests_admitted_total{pool="${pool}"} ${found[`admitted ${pool}`] || 0}`);
+    });
+    family('nginx_http_requests_failed_total', 'counter', 'Of these, answered 5xx (status), or given up by the client ' +
+           'without a byte after its patience (given_up).');
+    pools.forEach((pool) => ['status', 'given_up'].forEach((reason) => {
+        const value = found[`failed ${pool} ${reason}`] || 0;
+        lines.push(`nginx_http_requests_failed_total{pool="${pool}",reason="${reason}"} ${value}`);
+    }));
+    Object.keys(HISTOGRAMS).forEach((kind) => {
+        const name = HISTOGRAMS[kind][0];
+        family(name, 'histogram', HISTOGRAMS[kind][1]);
+        pools.slice(1).forEach((pool) => {
+            let total = 0;
+            for (let edge = 0; edge <= observe.edges.length; edge++) {
+                total += found[`${kind} ${pool} ${edge}`] || 0;
+                const le = edge < observe.edges.length ? observe.edges[edge] : '+Inf';
+                lines.push(`${name}_bucket{pool="${pool}",le="${le}"} ${total}`);
+            }
+            lines.push(`${name}_sum{pool="${pool}"} ${found[`${kind} ${pool} sum`] || 0}`,
+                       `${name}_count{pool="${pool}"} ${total}`);
+        });
     });
     r.headersOut['Content-Type'] = 'text/plain; version=0.0.4';
     r.return(200, lines.join('\n') + '\n');

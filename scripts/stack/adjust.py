@@ -21,6 +21,7 @@ from stack.config import Gateway
 from stack.console import say
 from stack.errors import InputError, StackError
 from stack.gateway_state import GatewayState
+from stack.observe import provide
 from stack.ownership import NGINX_UID, give_to
 from stack.plan import Plan, plan_from
 from stack.put_back import put_back
@@ -131,6 +132,7 @@ def provide_certificate(state: Path, gateway: Gateway, root: Path, image: str, c
     pair = [certificates.certificate_file(state, name), certificates.private_key_file(state, name)]
     for path, mode in zip(pair, (0o644, 0o400), strict=True):
         give_to([path], NGINX_UID, image, client, mode)
+    provide.trust(state, name)
     return name
 
 

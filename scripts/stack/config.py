@@ -22,6 +22,8 @@ from pydantic import (
 from stack.config_conflicts import conflicts
 from stack.config_errors import problems_of
 from stack.errors import InputError, Problem
+from stack.observe import histograms
+from stack.observe.slo import never_fires
 from stack.yaml_input import load_mapping
 
 # vLLM flags that the plan sets itself: given again in extra_args, the last one would win unseen.
@@ -171,6 +173,13 @@ def _listen(value: str) -> str:
         raise ValueError("an IPv4 address of this host, or 0.0.0.0 for all of them") from None
 
 
+def _percent(value: float) -> float:
+    wrong = never_fires(value)
+    if wrong:
+        raise ValueError(wrong)
+    return value
+
+
 Name = Annotated[str, AfterValidator(_name)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
 FilePath = Annotated[str, AfterValidator(_path)]
@@ -178,6 +187,8 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Listen = Annotated[str, AfterValidator(_listen)]
 OrAuto = WrapValidator(_or_auto)
 Flag = Annotated[str, Field(min_length=1, max_length=8192), AfterValidator(_flag)]
+Url = Annotated[str, Field(max_length=2000, pattern=r"^https?://[^\s/]+\S*$")]
+Percent = Annotated[float, Field(lt=100), AfterValidator(_percent)]
 
 
 class _Section(BaseModel):
@@ -215,7 +226,7 @@ class LoraAdapter(_Section):
     source: Source
 
 
-class Slo(_Section):
+class PromisedSpeed(_Section):
     """What users are promised, and the load it is promised for. Seconds, tokens a second."""
 
     ttft_p99: float | None = Field(None, gt=0.0, le=3600.0)
@@ -225,7 +236,7 @@ class Slo(_Section):
     answer_tokens: int = Field(256, ge=1, le=100_000_000)
 
     @model_validator(mode="after")
-    def _some_goal(self) -> Slo:
+    def _some_goal(self) -> PromisedSpeed:
         if self.ttft_p99 is None and self.tokens_per_second_per_user is None:
             raise ValueError("give ttft_p99, tokens_per_second_per_user, or both")
         return self
@@ -236,7 +247,7 @@ class Model(_Section):
 
     served_model_name: ModelName
     source: Source
-    objective: Literal["throughput", "latency"] | Slo = "throughput"
+    objective: Literal["throughput", "latency"] | PromisedSpeed = "throughput"
     replicas: Annotated[int, Field(ge=1, le=64), OrAuto] = 1
     tensor_parallel_size: Annotated[int, Field(ge=1, le=64), OrAuto] = 1
     task: Literal["generate", "embed"] = "generate"
@@ -296,12 +307,99 @@ class Gateway(_Section):
     request_timeout: int = Field(900, ge=1, le=86400)
 
 
+class Latency(_Section):
+    """How fast one model has to be: `objective` per cent of its requests within `seconds`."""
+
+    model: ModelName
+    metric: Literal["ttft", "e2e"]
+    seconds: float = Field(gt=0)
+    objective: Percent = 99.0
+
+    @model_validator(mode="after")
+    def _measurable(self) -> Latency:
+        wrong = histograms.not_an_edge(self.metric, self.seconds)
+        if wrong:
+            raise ValueError(wrong)
+        return self
+
+
+class Slo(_Section):
+    """Objectives over 30 days; docs/observability.md says what counts."""
+
+    availability: Percent = 99.99
+    given_up_after: int = Field(10, ge=1, le=3600)
+    latency: tuple[Latency, ...] = Field((), max_length=128, strict=False)
+
+
+class Webhook(_Section):
+    """Alertmanager posts its JSON here."""
+
+    url: Url | None = None
+    url_file: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _one_url(self) -> Webhook:
+        if (self.url is None) == (self.url_file is None):
+            raise ValueError("give exactly one of url and url_file")
+        return self
+
+
+class Email(_Section):
+    """By SMTP; smarthost is host:port."""
+
+    to: Annotated[str, Field(min_length=3, max_length=500)]
+    sender: Annotated[str, Field(min_length=3, max_length=200)]
+    smarthost: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$")]
+    username: str | None = None
+    password_file: FilePath | None = None
+    require_tls: bool = True
+
+
+class Slack(_Section):
+    """An incoming webhook, whose address is the secret."""
+
+    api_url_file: FilePath
+    channel: Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class PagerDuty(_Section):
+    """Events API v2; url: another than PagerDuty's own."""
+
+    routing_key_file: FilePath
+    url: Url | None = None
+
+
+class Receiver(_Section):
+    """Who is told of alerts of these severities."""
+
+    name: Name
+    severities: tuple[Literal["page", "ticket", "watchdog"], ...] = Field(
+        ("page", "ticket"), min_length=1, strict=False
+    )
+    webhook: Webhook | None = None
+    email: Email | None = None
+    slack: Slack | None = None
+    pagerduty: PagerDuty | None = None
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Receiver:
+        if not any((self.webhook, self.email, self.slack, self.pagerduty)):
+            raise ValueError("give at least one of webhook, email, slack, pagerduty")
+        if self.name == "none":
+            raise ValueError("'none' is what Alertmanager calls nobody here; use another name")
+        return self
+
+
 class Observability(_Section):
-    """Prometheus and Alertmanager, on loopback only."""
+    """Prometheus and Alertmanager, on loopback only; what is promised, and who is told."""
 
     retention: Annotated[str, AfterValidator(_duration)] = "30d"
     prometheus_port: Port = 9090
     alertmanager_port: Port = 9093
+    slo: Slo = Slo()
+    receivers: tuple[Receiver, ...] = Field((), max_length=50, strict=False)
+    rules: tuple[FilePath, ...] = Field((), max_length=50, strict=False)
+    runbooks: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[!-~]+$")] = "docs/runbooks"
 
 
 class Images(_Section):

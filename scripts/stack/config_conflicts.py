@@ -49,7 +49,9 @@ def _served(document: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 def _names_twice(document: Mapping[str, Any]) -> Iterator[Problem]:
     items = _items(_section(document, "gateway").get("api_keys"))
     keys = [(f"gateway.api_keys[{index}]", _client_name(item)) for index, item in enumerate(items)]
-    for named in (list(_served(document)), keys):
+    told = _items(_section(document, "observability").get("receivers"))
+    receivers = [(f"observability.receivers[{index}]", _client_name(item)) for index, item in enumerate(told)]
+    for named in (list(_served(document)), keys, receivers):
         seen: set[str] = set()
         for where, value in named:
             if isinstance(value, str) and value in seen:
@@ -67,6 +69,15 @@ def _unknown_models(document: Mapping[str, Any]) -> Iterator[Problem]:
         for name in _items(client.get("models")) if isinstance(client, Mapping) else []:
             if name not in known:
                 yield Problem(f"gateway.api_keys[{index}].models", f"no model is served as {name!r}")
+    seen: set[object] = set()
+    for index, entry in enumerate(_items(_section(_section(document, "observability"), "slo").get("latency"))):
+        of = (entry.get("model"), entry.get("metric")) if isinstance(entry, Mapping) else (None, None)
+        where = f"observability.slo.latency[{index}].model"
+        if isinstance(of[0], str) and of[0] not in known:
+            yield Problem(where, f"no model is served as {of[0]!r}")
+        if of in seen:
+            yield Problem(where, f"{of[0]!r} has a {of[1]} objective already")
+        seen.add(of)
 
 
 def _ports_twice(document: Mapping[str, Any]) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stack.errors import StackError
-from stack.plan import Engine, Plan, engine_target
+from stack.plan import ENGINE_JOBS, Engine, Plan, engine_targets
 
 
 def cordoned(state: Path) -> frozenset[str]:
@@ -45,8 +45,8 @@ def without_engines(plan: Plan, names: Iterable[str]) -> Plan:
         engines=running,
         cordoned=tuple(engine for engine in _every(plan) if engine.name in out),
         targets=(
-            *(engine_target(engine, plan.host) for engine in running),
-            *(target for target in plan.targets if target.job != "vllm"),
+            *(target for engine in running for target in engine_targets(engine, plan.pools, plan.host)),
+            *(target for target in plan.targets if target.job not in ENGINE_JOBS),
         ),
     )
 

@@ -16,6 +16,7 @@ from stack.images.source import remember as remember_source
 from stack.images.source import source_of
 from stack.model import ModelFacts
 from stack.model_facts import gather_facts
+from stack.observe import user_files
 from stack.plan import Plan, absolute, make_plan, model_dir, state_dir
 from stack.render import render
 from stack.sizing.files import Known, Unknown, needs_of, running_gpus
@@ -37,6 +38,7 @@ class Inputs:
     facts: dict[str, ModelFacts]
     cordoned: frozenset[str]
     needs: dict[str, Known | Unknown]
+    rules: dict[str, str]
 
     @property
     def state(self) -> Path:
@@ -69,7 +71,7 @@ class Inputs:
         for host in self.hosts:
             resolved, sized = resolver.host(host)
             plan = make_plan(
-                resolved, host, self.images, ROOT, self.facts,
+                resolved, host, self.images, ROOT, self.facts, rules=self.rules,
                 images_built=self.images_built, shown=self.shown, previous=running_gpus(self.live, host.name),
             )  # fmt: skip
             made.append((cordons.without_gpus(plan, self.cordoned), sized))
@@ -118,7 +120,10 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     chosen = choose(ROOT, config.images, source, config.device)
     cordoned = cordons.cordoned(state_dir(config, ROOT))
     needs = needs_of(config, lambda model: model_dir(config, model, ROOT), shown)
-    return Inputs(shown, config, hosts, source, chosen.references, chosen.built, facts, cordoned, needs)
+    rules = user_files.read(config.observability.model_dump(), ROOT, shown)
+    return Inputs(
+        shown, config, hosts, source, chosen.references, chosen.built, facts, cordoned, needs, rules
+    )  # fmt: skip
 
 
 def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None:

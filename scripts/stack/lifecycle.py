@@ -22,10 +22,11 @@ from stack.engine_args import refusals
 from stack.errors import InputError, StackError
 from stack.fetch import ensure_models
 from stack.gateway_client import GatewayClient
-from stack.images.store import provide
+from stack.images import store
 from stack.inputs import ROOT, Inputs, gather, remember
 from stack.locks import only_one, taking_turns
-from stack.ownership import ENGINE_UID, give_to
+from stack.observe import provide
+from stack.ownership import ENGINE_UID, WATCH_UID, give_to
 from stack.plan import Plan
 from stack.render import REVISION, nginx_revision
 from stack.secrets import engine_key
@@ -107,7 +108,7 @@ def _provide(
     check_secrets(inputs.state, plan.gateway["api_keys"], inputs.config.gateway, ROOT)
     preflight.check(inputs, plan, client)
     remember(inputs, plan, failed_before=True)  # another stack must not choose the same GPUs meanwhile
-    made = provide(ROOT, inputs.config.images, inputs.source, inputs.config.device, say, client)
+    made = store.provide(ROOT, inputs.config.images, inputs.source, inputs.config.device, say, client)
     image_record.add(inputs.shared, made)
     preflight.check_image(inputs, plan, client)
     ensure_models(inputs.config, ROOT, say, inputs.shown)
@@ -131,6 +132,8 @@ def _make_secrets_and_folders(inputs: Inputs, plan: Plan, client: docker.DockerC
     hand_out(inputs.state, copies_of(keys), plan.images["nginx"], client)
     tighten(inputs.state)
     provide_certificate(inputs.state, inputs.config.gateway, ROOT, plan.images["nginx"], client)
+    watched = provide.for_probe(inputs.state) + provide.for_alertmanager(plan.watch, ROOT, inputs.state)
+    give_to(watched, WATCH_UID, plan.images["nginx"], client)
     folders = [Path(path) for engine in plan.engines for path in (engine.cache_dir, engine.evidence_dir)]
     folders.append(inputs.state / "textfile")  # what engines count, for the node exporter
     for folder in folders:

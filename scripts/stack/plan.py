@@ -7,22 +7,25 @@ Templates only loop over it and print.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stack import vllm_args
-from stack.config import AUTO, Model, Source, StackConfig, problem_at
+from stack.config import AUTO, Client, Model, Source, StackConfig, problem_at
 from stack.errors import InputError, Problem
 from stack.hardware import Gpu, Host
 from stack.limits import engine_memory_mib
 from stack.model import ModelFacts
+from stack.observe import jobs
 from stack.sizing.placement import Demand, Placement, place
 
 # Docker kills after the stop grace: vLLM's own shutdown needs to be over before.
 STOP_GRACE_MARGIN_SECONDS = 15
+# Name of the client that the probe through the gateway is.
+PROBE = "probe"
 # NCCL's and vLLM's shared-memory rings for a few GPUs; a ceiling, not an allocation.
 SHM_MIB, SHM_MIB_PER_GPU = 1024, 2048
 
@@ -125,6 +128,7 @@ class Plan:
     published: tuple[Published, ...]
     targets: tuple[Target, ...]
     gateway: Mapping[str, Any]
+    watch: Mapping[str, Any]
     retention: str
     state_dir: str
     gpus_unused: tuple[str, ...]
@@ -142,6 +146,7 @@ def make_plan(
     root: Path,
     facts: Mapping[str, ModelFacts] | None = None,
     *,
+    rules: Mapping[str, str] | None = None,
     images_built: bool = False,
     shown: str = "stack.yaml",
     previous: Mapping[str, tuple[str, ...]] | None = None,
@@ -150,8 +155,9 @@ def make_plan(
     """The plan of one host.
 
     images: role -> image reference. root: folder that relative paths start at. facts: served_model_name ->
-    what the model's files say, as far as they are here. previous: engine -> uuids of the plan that runs, which it
-    keeps; cordoned: uuids that get nothing. Raises InputError with every problem.
+    what the model's files say, as far as they are here. rules: name -> text of the user's own rule files. previous:
+    engine -> uuids of the plan that runs, which it keeps; cordoned: uuids that get nothing. Raises InputError with
+    every problem.
     """
     problems = list(_check_models(config, facts or {}))
     placement = _placement(config, host, previous, cordoned)
@@ -188,8 +194,9 @@ def make_plan(
         engines=tuple(engines),
         pools=tuple(pools),
         published=_published(config),
-        targets=_targets(engines, host),
+        targets=_targets(config, engines, pools, host),
         gateway=_gateway(config),
+        watch=_watch(config, rules or {}),
         retention=config.observability.retention,
         state_dir=str(state),
         gpus_unused=tuple(gpu.uuid for gpu in placement.spare) if config.device == "cuda" else (),
@@ -225,6 +232,7 @@ def listens(plan: Plan) -> dict[str, frozenset[int]]:
         "nginx": frozenset({8443, 8406}),  # clients, metrics
         "haproxy": haproxy,
         "haproxy-standby": haproxy,
+        "blackbox-exporter": frozenset({9115}),
         "prometheus": frozenset({9090}),
         "alertmanager": frozenset({9093}),
         "node-exporter": frozenset({9100}),
@@ -372,32 +380,63 @@ def _published(config: StackConfig) -> tuple[Published, ...]:
     )
 
 
-def engine_target(engine: Engine, host: str) -> Target:
-    """What Prometheus scrapes of an engine."""
-    labels = {"host": host, "model": engine.served_model_name, "replica": str(engine.replica)}
-    return Target("vllm", f"{engine.name}:{vllm_args.PORT}", labels)
+ENGINE_JOBS = ("vllm", "probe_replica")
+PROBED_PATHS = {"generate": "/v1/completions", "embed": "/v1/embeddings"}
 
 
-def _targets(engines: list[Engine], host: Host) -> tuple[Target, ...]:
-    vllm = [engine_target(engine, host.name) for engine in engines]
+def engine_targets(engine: Engine, pools: Sequence[Pool], host: str) -> tuple[Target, Target]:
+    """What Prometheus scrapes of an engine, and what it has asked of it from outside."""
+    pool = next(pool for pool in pools if engine.name in pool.engines)
+    where = f"{engine.name}:{vllm_args.PORT}"
+    labels = {
+        "host": host, "model": engine.served_model_name, "replica": str(engine.replica), "server": engine.name,
+    }  # fmt: skip
+    probed = {**labels, "__param_module": f"replica_{pool.name}"}
+    return Target("vllm", where, labels), Target("probe_replica", f"http://{where}{PROBED_PATHS[pool.task]}", probed)
+
+
+def _targets(config: StackConfig, engines: list[Engine], pools: list[Pool], host: Host) -> tuple[Target, ...]:
     here = {"host": host.name}
-    parts = {
+    targets = [target for engine in engines for target in engine_targets(engine, pools, host.name)]
+    for pool in pools:
+        labels = {**here, "model": pool.served_model_name, "__param_module": f"gateway_{pool.name}"}
+        # one target a model: Prometheus tells them apart by their address, which the gateway reads without its query
+        where = f"https://nginx:8443{PROBED_PATHS[pool.task]}?probe={pool.name}"
+        targets.append(Target("probe_gateway", where, labels))
+    parts: dict[str, tuple[str, ...]] = {
         "alertmanager": ("alertmanager:9093",),
+        "blackbox": (jobs.BLACKBOX,),
         "haproxy": ("haproxy:8405", "haproxy-standby:8405"),
         "nginx": ("nginx:8406",),
         "node": ("node-exporter:9100",),
         "prometheus": ("localhost:9090",),
     }
-    return (*vllm, *(Target(job, address, here) for job, addresses in parts.items() for address in addresses))
+    if config.device == "cuda":
+        parts |= {"cadvisor": ("cadvisor:8080",), "dcgm": ("dcgm-exporter:9400",)}
+    targets += [Target(job, address, here) for job, addresses in parts.items() for address in addresses]
+    return tuple(targets)
+
+
+def _watch(config: StackConfig, rules: Mapping[str, str]) -> dict[str, Any]:
+    watch = config.observability
+    return {
+        "slo": watch.slo.model_dump(),
+        "receivers": tuple(receiver.model_dump() for receiver in watch.receivers),
+        "rules": dict(rules),
+        "runbooks": watch.runbooks,
+    }
 
 
 def _gateway(config: StackConfig) -> dict[str, Any]:
     gateway = config.gateway
+    clients = {client.name: client.model_dump(exclude={"name"}) for client in gateway.api_keys}
+    # the probe comes as a client: with a key of its own, for every model
+    clients.setdefault(PROBE, Client(name=PROBE).model_dump(exclude={"name"}))
     return {
         "server_name": gateway.server_name,
         "https_port": gateway.https_port,
-        "api_keys": tuple(client.name for client in gateway.api_keys),
-        "clients": {client.name: client.model_dump(exclude={"name"}) for client in gateway.api_keys},
+        "api_keys": tuple(clients),
+        "clients": clients,
         "requests_per_second": gateway.requests_per_second,
         "concurrency": gateway.concurrency,
         "max_body_size_mib": gateway.max_body_size_mib,

@@ -42,6 +42,9 @@ _PARTS = {
     "haproxy": _Part("USR2", 8405, "/health", r"^worker ([0-9]+)$"),
     "haproxy-standby": _Part("USR2", 8405, "/health", r"^worker ([0-9]+)$"),
     "prometheus": _Part("HUP", 9090, "/metrics", _TIME % "prometheus_config_last_reload_success_timestamp_seconds"),
+    "blackbox-exporter": _Part(
+        "HUP", 9115, "/metrics", _TIME % "blackbox_exporter_config_last_reload_success_timestamp_seconds"
+    ),
     "alertmanager": _Part("HUP", 9093, "/metrics", _TIME % "alertmanager_config_last_reload_success_timestamp_seconds"),
 }
 RELOADABLE = tuple(_PARTS)

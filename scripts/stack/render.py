@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from stack import vllm_args
 from stack.errors import StackError
 from stack.gateway_state import GatewayState, client_limits
+from stack.observe import files as observe
 from stack.plan import Plan
 
 MANIFEST = "manifest.json"
@@ -29,8 +30,9 @@ STATIC = (
     "compose/observability.yaml",
     "compose/engine/check.py",
     "compose/engine/evidence.py",
+    "compose/gpu-exporters.yaml",
+    "dcgm",
     "nginx",
-    "prometheus",
 )
 EACH_JOB = "prometheus/targets/each_job.json.j2"
 
@@ -39,6 +41,7 @@ UNITS = (
     ("nginx/", "nginx", "reload"),
     ("haproxy/", "haproxy", "reload"),
     ("compose/engine/", "engine", "none"),  # the next health check reads it
+    ("blackbox/", "blackbox-exporter", "reload"),
     ("prometheus/alertmanager.yml", "alertmanager", "reload"),
     ("prometheus/targets/", "prometheus", "none"),  # Prometheus watches its target files
     ("prometheus/", "prometheus", "reload"),
@@ -53,7 +56,7 @@ def render(plan: Plan, state: GatewayState, root: Path) -> dict[str, bytes]:
     Of API keys only their SHA-256 comes near this tree.
     """
     files = dict(_static(root))
-    for path, content in _templates(plan, state, root):
+    for path, content in (*_templates(plan, state, root), *observe.files(plan.as_dict()).items()):
         if path in files:
             raise StackError(f"{path} is both a static file and a template: keep one of them")
         files[path] = content
@@ -137,14 +140,16 @@ def _context(plan: Plan, state: GatewayState) -> dict[str, Any]:
         "not_run": {engine.name for engine in plan.cordoned},
         "keys": dict(sorted(state.keys.items())),
         "engine_port": vllm_args.PORT,
-        "jobs": list(_targets(plan)),
+        **observe.context(plan.watch, list(_targets(plan))),
         # mappings and not lists, here and in "models": preloaded lists have no methods in njs
         "clients": {
             name: {
+                # in metrics: what many clients would cost is bounded
+                "label": name if place < observe.LABELLED_CLIENTS else "others",
                 "models": limit["models"] and dict.fromkeys(limit["models"], True),
                 "max_body_bytes": limit["max_body_size_mib"] * 2**20,
             }
-            for name, limit in limits.items()
+            for place, (name, limit) in enumerate(limits.items())
         },
         # nginx wants a zone for each distinct limit
         "rates": _by_value(limits, "requests_per_second"),

@@ -38,6 +38,9 @@ CHECKS = (
           {"prometheus": "/etc/prometheus"}),
     Check("alertmanager", 65534, ("amtool", "check-config", "/etc/prometheus/alertmanager.yml"),
           {"prometheus": "/etc/prometheus"}),
+    Check("blackbox_exporter", 65534,
+          ("blackbox_exporter", "--config.check", "--config.file=/etc/blackbox/blackbox.yml"),
+          {"blackbox": "/etc/blackbox"}),
 )  # fmt: skip
 
 

@@ -28,7 +28,17 @@ HERE = Path(__file__).parent
 CASES = sorted(path.parent.name for path in HERE.glob("*/stack.yaml"))
 ROOT = Path("/srv/vllm-onprem")
 FILES = ("plan.json", "reasons.txt", "error.txt")
-ROLES = ("alertmanager", "haproxy", "nginx", "node_exporter", "prometheus", "vllm")
+ROLES = (
+    "alertmanager",
+    "blackbox_exporter",
+    "cadvisor",
+    "dcgm_exporter",
+    "haproxy",
+    "nginx",
+    "node_exporter",
+    "prometheus",
+    "vllm",
+)
 IMAGES = {role: f"registry.example.org/{role}:1.2.3" for role in ROLES}
 
 

@@ -31,8 +31,9 @@ def test_nginx_haproxy_promtool_amtool_and_compose_accept_every_stack(programs: 
         ("nginx/njs/gateway.js", "nginx"),
         ("haproxy/haproxy.cfg", "haproxy"),
         ("prometheus/prometheus.yml", "promtool"),
-        ("prometheus/rules/targets.yaml", "promtool"),
+        ("prometheus/rules/serving.yaml", "promtool"),
         ("prometheus/alertmanager.yml", "amtool"),
+        ("blackbox/blackbox.yml", "blackbox_exporter"),
         ("compose.yaml", "docker-compose"),
     ],
 )
@@ -45,7 +46,7 @@ def test_a_broken_file_is_refused_by_its_program(programs: Programs, path: str, 
     write_tree(tree, files)
     with pytest.raises(StackError, match=program) as refusal:
         validate(tree, plan.images, programs.folder, programs.client)
-    others = {"nginx", "haproxy", "promtool", "amtool", "docker-compose"} - {program}
+    others = {"nginx", "haproxy", "promtool", "amtool", "blackbox_exporter", "docker-compose"} - {program}
     named = {other for other in others if f"{other} check" in str(refusal.value) or f"{other} -" in str(refusal.value)}
     assert not named
 

@@ -12,7 +12,17 @@ from stack.hardware import Gpu, Host
 from stack.plan import Plan, make_plan
 from stacks import EIGHT_GPUS, ROOT
 
-ROLES = ("alertmanager", "haproxy", "nginx", "node_exporter", "prometheus", "vllm")
+ROLES = (
+    "alertmanager",
+    "blackbox_exporter",
+    "cadvisor",
+    "dcgm_exporter",
+    "haproxy",
+    "nginx",
+    "node_exporter",
+    "prometheus",
+    "vllm",
+)
 IMAGES = {role: f"registry.example.org/{role}:1.2.3" for role in ROLES}
 TOY: dict[str, Any] = {"served_model_name": "toy", "source": {"toy": True}}
 

@@ -51,7 +51,8 @@ def pulled(device: Device, mirror: str | None = None, root: Path = ROOT) -> dict
 
 def test_every_image_of_the_project_is_pinned_and_in_the_lock() -> None:
     pins = load_pins(ROOT)
-    assert {"nginx", "haproxy", "prometheus", "alertmanager", "node_exporter"} == set(pins.roles)
+    watched = {"prometheus", "alertmanager", "node_exporter", "blackbox_exporter", "dcgm_exporter", "cadvisor"}
+    assert {"nginx", "haproxy", *watched} == set(pins.roles)
     assert sorted(pin.reference for pin in pins.all()) == sorted(yaml.safe_load((ROOT / LOCK).read_text()))
     for pin in pins.all():
         assert re.search(r"\d+\.\d+\.\d+", pin.tag)
@@ -120,9 +121,10 @@ def test_a_mirror_comes_before_every_reference(mirror: str) -> None:
     assert pulled("cuda", mirror) == {role: f"{prefix}/{ref}" for role, ref in pulled("cuda").items()}
 
 
-def test_the_device_chooses_vllms_image_and_no_other() -> None:
+def test_the_device_chooses_vllms_image_and_the_gpus_exporters_and_no_other() -> None:
     cuda, cpu = pulled("cuda"), pulled("cpu")
-    assert {role for role in cuda if cuda[role] != cpu[role]} == {"vllm"}
+    assert {role for role in cpu if cuda[role] != cpu[role]} == {"vllm"}
+    assert cuda.keys() - cpu.keys() == {"cadvisor", "dcgm_exporter"}
 
 
 def test_every_cpu_image_can_be_built_and_no_cuda_engine_can() -> None:

@@ -187,9 +187,12 @@ def test_every_part_has_a_scrape_target_with_its_host() -> None:
     made = given.plan(given.config(), Host(name="node-7"))
     assert {target.job for target in made.targets} == {
         "alertmanager",
+        "blackbox",
         "haproxy",
         "nginx",
         "node",
+        "probe_gateway",
+        "probe_replica",
         "prometheus",
         "vllm",
     }

@@ -48,7 +48,7 @@ def plan() -> Plan:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of what a tree is rendered from, to be damaged."""
-    for name in ("compose", "nginx", "prometheus", "templates"):
+    for name in ("compose", "dcgm", "nginx", "templates"):
         shutil.copytree(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -102,7 +102,8 @@ def test_the_tree_holds_nothing_else(plan: Plan) -> None:
     templates = {path.relative_to(ROOT / "templates").as_posix() for path in (ROOT / "templates").rglob("*.j2")}
     targets = {f"prometheus/targets/{target.job}.json" for target in plan.targets}
     others = set(render(plan, STATE, ROOT)) - sources - targets - {path.removesuffix(".j2") for path in templates}
-    assert others == {"plan.json", "nginx/revision.json", MANIFEST}
+    watched = {f"prometheus/rules/{name}.yaml" for name in ("gateway", "host", "monitoring", "serving", "slo")}
+    assert others == {"plan.json", "nginx/revision.json", MANIFEST, "prometheus/alertmanager.yml", *watched}
 
 
 def test_a_path_that_is_both_static_and_a_template_is_refused(plan: Plan, project: Path) -> None:
@@ -138,7 +139,7 @@ def test_the_manifest_lists_every_file_but_itself_as_it_is(plan: Plan) -> None:
         ("nginx/keys.json", "nginx", "reload"),
         ("haproxy/haproxy.cfg", "haproxy", "reload"),
         ("prometheus/prometheus.yml", "prometheus", "reload"),
-        ("prometheus/rules/targets.yaml", "prometheus", "reload"),
+        ("prometheus/rules/serving.yaml", "prometheus", "reload"),
         ("prometheus/targets/vllm.json", "prometheus", "none"),
         ("prometheus/alertmanager.yml", "alertmanager", "reload"),
         ("compose.yaml", "compose", "recreate"),

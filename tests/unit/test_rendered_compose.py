@@ -16,7 +16,7 @@ from stack.render import render
 from stacks import ROOT
 from unit import given
 
-COMPOSE_FILES = ("compose.yaml", "compose/edge.yaml", "compose/observability.yaml")
+COMPOSE_FILES = ("compose.yaml", "compose/edge.yaml", "compose/observability.yaml", "compose/gpu-exporters.yaml")
 REFERENCE = re.compile(r"\$\{([A-Z_]+):\?\}")
 
 
@@ -49,7 +49,7 @@ SERVICES = services(plan())
 ENGINES = [engine.name for engine in plan().engines]
 
 
-def test_the_stack_is_the_engines_and_six_parts() -> None:
+def test_the_stack_is_the_engines_and_nine_parts() -> None:
     assert set(SERVICES) == {
         *ENGINES,
         "nginx",
@@ -58,6 +58,9 @@ def test_the_stack_is_the_engines_and_six_parts() -> None:
         "prometheus",
         "alertmanager",
         "node-exporter",
+        "blackbox-exporter",
+        "dcgm-exporter",
+        "cadvisor",
     }
 
 
@@ -113,7 +116,7 @@ def test_only_who_publishes_is_on_the_edge_and_only_the_balancers_and_prometheus
     members = {network: {name for name, service in SERVICES.items() if network in service["networks"]}
                for network in ("edge", "engines")}  # fmt: skip
     assert members["edge"] == {name for name, service in SERVICES.items() if service.get("ports")}
-    assert members["engines"] == {*ENGINES, "haproxy", "haproxy-standby", "prometheus"}
+    assert members["engines"] == {*ENGINES, "haproxy", "haproxy-standby", "prometheus", "blackbox-exporter"}
 
 
 def test_every_variable_of_the_compose_files_is_set() -> None:
@@ -136,7 +139,8 @@ def test_compose_reads_exactly_these_files_under_the_stacks_name() -> None:
     made = given.plan(given.config(name="another"))
     values = variables(made)
     assert values["COMPOSE_PROJECT_NAME"] == "another"
-    assert values["COMPOSE_FILE"].split(":") == list(COMPOSE_FILES)
+    assert values["COMPOSE_FILE"].split(":") == list(COMPOSE_FILES[:3])  # on a CPU there is nothing to export
+    assert variables(plan())["COMPOSE_FILE"].split(":") == list(COMPOSE_FILES)
     assert values["STATE_DIR"] == made.state_dir
 
 

@@ -139,6 +139,7 @@ def test_every_service_of_a_plan_is_among_the_parts() -> None:
     plan = given.plan(given.config(given.toy(replicas=2))).as_dict()
     assert set(services(plan)) == {
         "alertmanager",
+        "blackbox-exporter",
         "engine-toy-0",
         "engine-toy-1",
         "haproxy",

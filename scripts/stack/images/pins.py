@@ -25,7 +25,8 @@ _TAG = re.compile(r"v?\d+\.\d+\.\d+[A-Za-z0-9._-]*")
 class ImagePin:
     """One image: repository:tag at a registry, its digest once known, and the folder that builds a stand-in.
 
-    cuda: major version of the CUDA that it was built on, where it is one for GPUs and that is known.
+    cuda: major version of the CUDA that it was built on, where it is one for GPUs and that is known. devices: those whose
+    stacks run it.
     """
 
     repository: str
@@ -33,6 +34,7 @@ class ImagePin:
     digest: str | None
     build: str | None
     cuda: int | None = None
+    devices: tuple[Device, ...] = ("cpu", "cuda")
 
     @property
     def reference(self) -> str:
@@ -62,7 +64,7 @@ class Pins:
 
     def of(self, device: Device) -> dict[str, ImagePin]:
         """Role -> pin, for engines on this device."""
-        return {"vllm": self.vllm[device], **self.roles}
+        return {"vllm": self.vllm[device], **{role: pin for role, pin in self.roles.items() if device in pin.devices}}
 
     def all(self) -> list[ImagePin]:
         """Every pin, sorted by reference."""
@@ -89,7 +91,14 @@ def load_pins(root: Path) -> Pins:
         if digest is not None and not DIGEST.fullmatch(str(digest)):
             what = f"digest {digest!r} in {LOCK} is neither null nor sha256:<64 hex digits>"
             problems.append(Problem(reference, f"{what}; put null there, and `make lock` asks for it"))
-        return ImagePin(entry["repository"], tag, digest, entry.get("build"), entry.get("cuda"))
+        return ImagePin(
+            entry["repository"],
+            tag,
+            digest,
+            entry.get("build"),
+            entry.get("cuda"),
+            tuple(entry.get("devices", ("cpu", "cuda"))),
+        )
 
     images = dict(document["images"])
     vllm = images.pop("vllm")

@@ -19,6 +19,8 @@ from stack.downtime import refuse_downtime
 from stack.errors import InputError
 from stack.inputs import ROOT, Place
 from stack.lifecycle import apply_and_prove
+from stack.observe import provide
+from stack.ownership import WATCH_UID, give_to
 from stack.plan import Plan
 from stack.render import nginx_revision, render
 from stack.secrets import engine_key
@@ -85,6 +87,7 @@ def _take(place: Place, plan: Plan, keys: EngineKeys, client: docker.DockerClien
     # in this order: what is written down can be rendered by any command from then on, and names these copies
     hand_out(place.state, copies_of(keys), plan.images["nginx"], client)
     engine_key.save(place.state, keys)
+    give_to(provide.for_probe(place.state), WATCH_UID, plan.images["nginx"], client)
     before = apply.look(place.project, place.live, client)
     files = _files(place, plan, keys, before)
     write_tree(place.state / "checked", files)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stack.config import AUTO, Model, Slo
+from stack.config import AUTO, Model, PromisedSpeed
 
 # What one request is taken to be where stack.yaml does not say: a page of text in, a paragraph out.
 PROMPT_TOKENS, ANSWER_TOKENS = 1024, 256
@@ -68,8 +68,8 @@ def _number(value: int | None) -> int | None:
     return None if value == AUTO else value or 0
 
 
-def _objective(said: Literal["throughput", "latency"] | Slo) -> Objective:
-    if isinstance(said, Slo):
+def _objective(said: Literal["throughput", "latency"] | PromisedSpeed) -> Objective:
+    if isinstance(said, PromisedSpeed):
         return Objective(
             "slo", said.concurrency, said.prompt_tokens, said.answer_tokens,
             said.ttft_p99, said.tokens_per_second_per_user,
