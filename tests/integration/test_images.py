@@ -82,10 +82,10 @@ class Project:
 
     def forget_images(self) -> None:
         """Remove from the engine whatever came by one of the test's own registries."""
-        for image in self.client.images.list():
-            names = [*image.tags, *(image.attrs["RepoDigests"] or ())]
+        for image in self.client.api.images():
+            names = [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]
             if any(name.split("/", 1)[0] in self.hosts for name in names):
-                self.client.images.remove(str(image.id), force=True)
+                self.client.images.remove(image["Id"], force=True)
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,7 @@ def test_an_archive_carries_images_and_a_damaged_one_is_refused_before_anything_
 
 
 def _held(project: Project, ids: dict[str, str]) -> set[str]:
-    return {str(image.id) for image in project.client.images.list(all=True)} & set(ids.values())
+    return {image["Id"] for image in project.client.api.images(all=True)} & set(ids.values())
 
 
 def test_an_archive_of_which_a_part_is_there_is_loaded_for_the_rest(
