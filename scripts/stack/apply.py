@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from stack.docker_host import compose, condition, containers, started
 from stack.engine_says import explain
 from stack.errors import StackError
 from stack.reload import RELOADABLE, reload, services_of
-from stack.render import MANIFEST
+from stack.render import manifest
 from stack.roll import roll, to_replace
 from stack.tree import Change, compare, read_tree, write_tree
 
@@ -84,7 +84,7 @@ def bring_up(
     after = started(containers(client, project))
     fresh = sorted(service for service, seen in after.items() if before.running.get(service) != seen)
     reloaded = sorted(_stale(changes, before) - set(fresh))
-    reload(project, sorted({*reloaded, *_balancers_to_tell(fresh, replaced, limits)}), files, client)
+    reload(project, reloaded, files, client)
     gone = sorted(before.running.keys() - after.keys())
     return (
         [f"started {name}" for name in fresh]
@@ -121,14 +121,6 @@ def wait_ready(project: str, limits: Mapping[str, float], client: docker.DockerC
         time.sleep(0.5)
 
 
-def _balancers_to_tell(fresh: Sequence[str], replaced: Sequence[str], engines: Iterable[str]) -> list[str]:
-    """HAProxy, where engines came up that it saw down: it would count 8 good checks before they get a request.
-
-    They are known to be ready, and a reload starts with every replica up. Those that were replaced had one already.
-    """
-    return services_of(["haproxy"]) if set(fresh) & set(engines) - set(replaced) else []
-
-
 def _stale(changes: Sequence[Change], before: Before) -> set[str]:
     if before.files and not before.proven:
         return set(RELOADABLE)  # the last run ended before it had seen them read their files
@@ -140,7 +132,8 @@ def _marker(live: Path) -> Path:
 
 
 def _fingerprint(files: Mapping[str, bytes]) -> str:
-    return hashlib.sha256(files[MANIFEST]).hexdigest() + "\n"
+    # of what the files hold, not of the manifest there: a run killed between the two leaves the old one
+    return hashlib.sha256(manifest(files)).hexdigest() + "\n"
 
 
 def _give_up_if_hopeless(name: str, part: Container, ended: int, elapsed: float, limit: float) -> None:

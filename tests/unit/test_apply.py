@@ -1,9 +1,7 @@
-"""A tree onto a host: who is waited for and given up, and when the balancers hear of engines that came up."""
+"""Who is waited for until it is ready, and who is given up."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,11 +11,7 @@ from docker.models.containers import Container
 
 from stack import apply
 from stack.errors import StackError
-from stack.gateway_state import GatewayState
-from stack.render import render
-from stack.smoke import services
-from stacks import ROOT
-from unit import fake_docker, given
+from unit import fake_docker
 
 NO_SPACE = (
     b"ValueError: To serve at least one request with the model's max seq len (9000), (2.0 GiB KV cache is needed,"
@@ -64,47 +58,3 @@ def test_an_engine_that_ends_without_a_known_cause_gets_a_second_try() -> None:
 
 def test_restarts_of_another_day_do_not_count() -> None:
     assert "is not ready after" in failure(starting(NO_SPACE, [7]), limit=3)
-
-
-def bring_up(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, before: Mapping[str, tuple[str, str]],
-    after: Mapping[str, tuple[str, str]], replaced: list[str],
-) -> tuple[list[str], list[str]]:  # fmt: skip
-    """(what was reloaded, what the user is told) of an up that finds and leaves these containers."""
-    files = render(given.plan(given.config(given.toy(replicas=2))), GatewayState(), ROOT)
-    told: list[str] = []
-    monkeypatch.setattr(apply, "compose", lambda *_: "")
-    monkeypatch.setattr(apply, "wait_ready", lambda *_: None)
-    monkeypatch.setattr(apply, "roll", lambda *_: None)
-    monkeypatch.setattr(apply, "to_replace", lambda *_: replaced)
-    monkeypatch.setattr(apply, "containers", lambda *_: {})
-    monkeypatch.setattr(apply, "started", lambda _: after)
-    monkeypatch.setattr(apply, "reload", lambda _project, services, *_: told.extend(services))
-    seen = apply.Before(files if before else {}, before, proven=bool(before))
-    done = apply.bring_up("p", tmp_path, files, seen, cast(docker.DockerClient, None), lambda _: files)
-    return told, done
-
-
-OLD = {name: (f"{name}-old", "1") for name in services(given.plan(given.config(given.toy(replicas=2))).as_dict())}
-
-
-def new(*names: str) -> dict[str, tuple[str, str]]:
-    return {**OLD, **{name: (f"{name}-new", "2") for name in names}}
-
-
-def test_balancers_hear_of_engines_that_they_saw_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    both = ["haproxy", "haproxy-standby"]
-    told, done = bring_up(monkeypatch, tmp_path, {}, new(*OLD), [])
-    assert told == both
-    assert done == [f"started {name}" for name in sorted(OLD)], "that they were reloaded is nobody's business"
-    assert bring_up(monkeypatch, tmp_path, OLD, new("engine-toy-1"), [])[0] == both
-
-
-def test_balancers_are_left_alone_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert bring_up(monkeypatch, tmp_path, OLD, OLD, []) == ([], [])
-    assert bring_up(monkeypatch, tmp_path, OLD, new("nginx"), [])[0] == []
-    # one after the other, each was put back into its pool when it was ready
-    assert (
-        bring_up(monkeypatch, tmp_path, OLD, new("engine-toy-0", "engine-toy-1"), ["engine-toy-0", "engine-toy-1"])[0]
-        == []
-    )
