@@ -1,4 +1,4 @@
-"""A tree onto a host: who is waited for, and who is given up and why."""
+"""Who is waited for until it is ready, and who is given up."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def test_a_docker_without_cdi_is_told_what_to_do(info: dict[str, Any], advice: s
 
 
 def test_a_device_is_named_by_its_uuid() -> None:
-    assert cdi.uuid_of(cdi.device(A)) == cdi.uuid_of(A) == A
+    assert cdi.uuid_of(f"nvidia.com/gpu={A}") == cdi.uuid_of(A) == A
 
 
 def test_the_pinned_image_has_a_cuda_that_the_table_knows() -> None:

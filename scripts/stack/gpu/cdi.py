@@ -22,13 +22,8 @@ _NODE = re.compile(r"/dev/nvidia(\d+)")
 _AGAIN = "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml` as root, or `systemctl restart nvidia-cdi-refresh`"
 
 
-def device(uuid: str) -> str:
-    """The name by which a container gets a GPU."""
-    return f"{KIND}={uuid}"
-
-
 def uuid_of(name: str) -> str:
-    """The UUID in a device's name; a plain UUID stays what it is."""
+    """The UUID in the name by which a container gets a GPU; a plain UUID stays what it is."""
     return name.removeprefix(f"{KIND}=")
 
 

@@ -25,8 +25,8 @@ _TAG = re.compile(r"v?\d+\.\d+\.\d+[A-Za-z0-9._-]*")
 class ImagePin:
     """One image: repository:tag at a registry, its digest once known, and the folder that builds a stand-in.
 
-    cuda: major version of the CUDA that it was built on, where it is one for GPUs and that is known. devices: those whose
-    stacks run it.
+    cuda: major version of the CUDA that it was built on, where it is one for GPUs and that is known.
+    devices: those whose stacks run it.
     """
 
     repository: str
