@@ -76,7 +76,7 @@ def roll(
         began = time.monotonic()
         wait(name)
         remember_start(live.parent, name, time.monotonic() - began)
-        _prove(project, next(engine for engine in plan["engines"] if engine["name"] == name), client)
+        prove(project, next(engine for engine in plan["engines"] if engine["name"] == name), client)
     write_tree(live, files)
     reload(project, services_of(["haproxy"]), files, client)
 
@@ -122,7 +122,8 @@ def in_flight(project: str, name: str, client: docker.DockerClient) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(gauges))
 
 
-def _prove(project: str, engine: Mapping[str, Any], client: docker.DockerClient) -> None:
+def prove(project: str, engine: Mapping[str, Any], client: docker.DockerClient) -> None:
+    """One completion of an engine, asked directly. Raises StackError."""
     try:
         ask_replica(project, client, engine)
     except Exception as error:

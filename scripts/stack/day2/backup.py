@@ -56,7 +56,8 @@ def make(
             sources[f"volumes/{name}.tar"] = copy
         members = {name: archive.entry_of(path) for name, path in sorted(sources.items())}
         version = images.load_pins(ROOT).vllm_version
-        folders = {path.parent for path in kept_files(place.state)} - {place.state}
+        above = {folder for path in kept_files(place.state) for folder in path.parents}
+        folders = {folder for folder in above if place.state in folder.parents}
         owners = {folder.relative_to(place.state).as_posix(): archive.owner_of(folder) for folder in sorted(folders)}
         manifest = Manifest(place.project, made, socket.gethostname(), version, members, owners)
         archive.write(target, manifest, sources)
