@@ -96,7 +96,7 @@ def change(
     left = sum(_stop(place.project, name, timeout, client) for name in stopped)
     if proven:
         mark_proven(place.live, files)
-    return Outcome(tuple(stopped), tuple(begun), left)
+    return Outcome(tuple(stopped), tuple(begun) if before.running else (), left)
 
 
 def tree_after(before: Mapping[str, bytes], plan: Plan, after: Plan, state: Path, root: Path) -> dict[str, bytes]:
