@@ -15,7 +15,6 @@ from stack.day2.backup import make
 from stack.day2.diagnose import now
 from stack.disk_space import gib
 from stack.docker_host import connect
-from stack.locks import only_one
 from stack.plan import absolute
 
 
@@ -30,9 +29,7 @@ def main() -> int:
     folder = arguments.out or absolute(inputs.ROOT, config.paths.state) / "backups"
     target = folder / f"backup-{place.project}-{made}.tar"
     client = connect()
-    with only_one(place.state):
-        shared = absolute(inputs.ROOT, config.paths.state)
-        manifest = make(place, shared, arguments.stack, target, made, client)
+    manifest = make(place, absolute(inputs.ROOT, config.paths.state), arguments.stack, target, made, client)
     size = target.stat().st_size
     if arguments.json:
         console.print_json({"archive": str(target), "bytes": size, "members": sorted(manifest.members)})

@@ -44,7 +44,8 @@ def main() -> int:
 def told(gpu: str, done: Outcome, *, undone: bool) -> str:
     """The outcome for a person."""
     if undone:
-        return f"{gpu} is used again; started: {', '.join(done.started) or 'nothing, no replica is on it'}."
+        nothing = "nothing, as no replica is on it or the stack does not run"
+        return f"{gpu} is used again; started: {', '.join(done.started) or nothing}."
     cut = f" {done.left:g} requests were not finished in time." if done.left else ""
     return f"{gpu} is cordoned; stopped: {', '.join(done.stopped) or 'nothing, no replica ran on it'}.{cut}"
 

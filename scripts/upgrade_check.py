@@ -13,6 +13,7 @@ from stack import console, inputs
 from stack.day2.upgrade import Difference, differences, metrics_read
 from stack.day2.vllm_versions import facts_of_image, facts_of_version, facts_of_wheel, reference_of
 from stack.docker_host import connect
+from stack.errors import InputError
 from stack.images.carry import present
 from stack.images.pins import load_pins
 
@@ -30,10 +31,12 @@ def main() -> int:
     variables = {name for engine in engines for name in engine.environment if name.startswith("VLLM_")}
     pinned = load_pins(inputs.ROOT).vllm_version
     image = found.images["vllm"]
-    if present(client, image) or found.config.device == "cuda":
+    if present(client, image):
         old = facts_of_image(image, list(argvs), client)
-    else:
+    elif found.config.device == "cpu":
         old = facts_of_wheel(pinned, list(argvs))
+    else:
+        raise InputError(image, "the pinned image, which is to be compared, is not here: `make images`")
     new = facts_of_version(arguments.version, found.config, list(argvs), inputs.ROOT, client)
     result = differences(old, new, argvs, variables, metrics_read(inputs.ROOT))
     breaks = [one for one in result if one.breaks]

@@ -21,10 +21,13 @@ FOLDER_LABEL = "com.docker.compose.project.working_dir"
 TIMEOUT_SECONDS = 600
 
 
-def connect() -> docker.DockerClient:
-    """A client of the engine that DOCKER_HOST or the default socket names. Raises InputError: no answer."""
+def connect(timeout: int = TIMEOUT_SECONDS) -> docker.DockerClient:
+    """A client of the engine that DOCKER_HOST or the default socket names. Raises InputError: no answer.
+
+    timeout: seconds that it waits for any one answer.
+    """
     try:
-        client = docker.from_env(timeout=TIMEOUT_SECONDS)
+        client = docker.from_env(timeout=timeout)
         client.ping()
     except (DockerException, requests.RequestException) as error:
         cause = str(error)

@@ -90,7 +90,7 @@ def roll(
         began = time.monotonic()
         wait(name)
         remember_start(live.parent, name, time.monotonic() - began)
-        _prove(plan, next(engine for engine in plan["engines"] if engine["name"] == name), client)
+        prove(plan, next(engine for engine in plan["engines"] if engine["name"] == name), client)
     write_tree(live, files)
     reload(project, services_of(["haproxy"]), files, client)
 
@@ -136,7 +136,8 @@ def in_flight(project: str, name: str, client: docker.DockerClient) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(gauges))
 
 
-def _prove(plan: Mapping[str, Any], engine: Mapping[str, Any], client: docker.DockerClient) -> None:
+def prove(plan: Mapping[str, Any], engine: Mapping[str, Any], client: docker.DockerClient) -> None:
+    """One answer of an engine, asked directly. Raises StackError."""
     try:
         ask_replica(plan, client, engine)
     except Exception as error:

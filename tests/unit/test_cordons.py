@@ -83,9 +83,11 @@ def test_no_other_service_of_the_rendered_stack_differs(plan: Plan) -> None:
 def test_haproxy_keeps_its_line_so_that_affinity_is_not_shuffled(plan: Plan) -> None:
     after = render(cordons.without_gpus(plan, {UUIDS[5]}), GatewayState(), ROOT)["haproxy/haproxy.cfg"].decode()
     servers = [line.split() for line in after.splitlines() if line.strip().startswith("server engine-other")]
-    assert [(words[1], "disabled" in words) for words in servers] == [
-        ("engine-other-0", False), ("engine-other-1", True), ("engine-other-2", False)
-    ]  # fmt: skip
+    assert [words[1:] for words in servers] == [
+        ["engine-other-0", "engine-other-0:8000"],
+        ["engine-other-1", "127.0.0.1:1", "disabled"],  # a name without a container would keep a reload waiting
+        ["engine-other-2", "engine-other-2:8000"],
+    ]
 
 
 def test_the_plan_says_what_is_cordoned_even_where_nothing_is_left(plan: Plan) -> None:

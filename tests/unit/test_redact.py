@@ -73,14 +73,18 @@ def test_secrets_of_the_stack_and_of_the_environment_are_known(tmp_path: Path) -
     keys = tmp_path / "secrets/api-keys"
     keys.mkdir(parents=True)
     (keys / "default").write_text("one-word-of-a-persons-own\n")
-    (tmp_path / "secrets/clients.json").write_text(json.dumps({"x": {"keys": [{"sha256": "cd" * 32}]}}))
+    (tmp_path / "secrets/clients.json").write_text(
+        json.dumps({"production": {"keys": [{"sha256": "cd" * 32}]}}, indent=1)
+    )
+    (tmp_path / "secrets/engine.yaml").write_text("api-key: 'of-an-engine'\n")
     nginx = tmp_path / "live/nginx"
     nginx.mkdir(parents=True)
     (nginx / "keys.json").write_text(json.dumps({"ab" * 32: "default"}))
     token = tmp_path / "hub-token"
     token.write_text("a-gated-token\n")
     known = known_secrets(tmp_path, (token, tmp_path / "none"), {"MY_PASSWORD": "from-environment", "PATH": "/usr/bin"})
-    assert known == {"one-word-of-a-persons-own", "cd" * 32, "ab" * 32, "a-gated-token", "from-environment"}
+    wanted = {"one-word-of-a-persons-own", "cd" * 32, "ab" * 32, "of-an-engine", "a-gated-token", "from-environment"}
+    assert known == wanted | {"api-key: 'of-an-engine'"}
 
 
 def test_a_part_that_fails_or_hangs_is_noted_and_the_others_are_there(tmp_path: Path) -> None:

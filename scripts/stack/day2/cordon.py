@@ -5,9 +5,9 @@ Works from what is applied here and never asks the driver: a GPU that is to be c
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,21 @@ import yaml
 from docker.errors import DockerException
 
 from stack import cordons, kept_state
-from stack.adjust import applied, drained_tree, putting_back
-from stack.apply import Before, look, mark_proven, startup_timeouts, wait_ready
-from stack.console import step
-from stack.docker_host import condition, containers
+from stack.adjust import applied, putting_back
+from stack.apply import look, mark_proven, startup_timeouts, wait_ready
+from stack.console import say, step
+from stack.docker_host import compose, condition, containers
 from stack.drains import drained
 from stack.errors import InputError, Problem, StackError
 from stack.inputs import Place
 from stack.plan import Plan
 from stack.reload import reload, services_of
 from stack.render import MANIFEST, manifest, nginx_revision, render
-from stack.roll import roll, wait_until_idle
+from stack.roll import prove, wait_until_idle
 from stack.tree import compare, write_tree
 from stack.validate import validate
 
-COMPOSE = "compose.yaml"
+COMPOSE, HAPROXY = "compose.yaml", "haproxy/haproxy.cfg"
 
 
 @dataclass(frozen=True)
@@ -77,24 +77,26 @@ def change(
     """From the applied plan to one that differs only in the engines that are run."""
     before = look(place.project, place.live, client)
     files = tree_after(before.files, plan, after, place.state, root)
-    here = {engine.name for engine in plan.engines}
-    stopped = [engine.name for engine in after.cordoned if engine.name in here]
+    here, parts = {engine.name for engine in plan.engines}, containers(client, place.project)
+    stopped = [engine.name for engine in after.cordoned if engine.name in parts]  # also of a run that was cut off
     begun = [engine.name for engine in after.engines if engine.name not in here]
-    if not compare(before.files, files):
-        return Outcome((), ())
-    check = place.state / "checked"
-    write_tree(check, files)
-    validate(check, plan.images, place.state / "tls", client)
-    with putting_back(place.project, place.state, root, files, before, client):
+    proven = before.proven
+    if compare(before.files, files):
+        check = place.state / "checked"
+        write_tree(check, files)
+        validate(check, plan.images, place.state / "tls", client)
+        needed = services_of(sorted({one.unit for one in compare(before.files, files) if one.needs == "reload"}))
         if begun and before.running:
-            _start(place, after, files, begun, root, client)
+            with putting_back(place.project, place.state, root, files, before, client):
+                _start(place, before.files, files, begun, client)
+                reload(place.project, needed, files, client)
         else:
             write_tree(place.live, files)
-        needed = {one.unit for one in compare(before.files, files) if one.needs == "reload"}
-        reload(place.project, services_of(sorted(needed)), files, client)
+            proven = proven and _reloaded(place.project, needed, files, client)
     left = sum(_stop(place.project, name, timeout, client) for name in stopped)
-    _keep_proven(place, before, files)
-    return Outcome(tuple(stopped), tuple(begun), left)
+    if proven:
+        mark_proven(place.live, files)
+    return Outcome(tuple(stopped), tuple(begun) if before.running else (), left)
 
 
 def tree_after(before: Mapping[str, bytes], plan: Plan, after: Plan, state: Path, root: Path) -> dict[str, bytes]:
@@ -143,19 +145,36 @@ def _refuse_gap(place: Place, gpu: str, plan: Plan, after: Plan, client: docker.
             "no other replica serves it; with ALLOW_DOWNTIME=1 the GPU is cordoned anyway, and requests get 503",
         )
         for pool in plan.pools
-        if serving & {*pool.engines} and not left & {*pool.engines}
+        if (serving & {*pool.engines} and not left & {*pool.engines})
+        or not {*pool.engines} & {engine.name for engine in after.engines}
     ]
     if problems:
         raise InputError(gpu, problems)
 
 
 def _start(
-    place: Place, after: Plan, files: Mapping[str, bytes], names: list[str], root: Path, client: docker.DockerClient
+    place: Place, before: Mapping[str, bytes], files: Mapping[str, bytes], names: list[str], client: docker.DockerClient
 ) -> None:
-    def wait(name: str) -> None:
-        wait_ready(place.project, startup_timeouts(files), client, only=name)
+    """Start engines that HAProxy does not know yet, and have each complete: then it may get requests."""
+    hidden = {**files, HAPROXY: before[HAPROXY]}
+    write_tree(place.live, {**hidden, MANIFEST: manifest(hidden)})
+    compose(place.live, "up", "--detach", "--no-deps", "--no-build", "--pull", "never", *names)
+    plan = json.loads(files["plan.json"])
+    for engine in plan["engines"]:
+        if engine["name"] in names:
+            wait_ready(place.project, startup_timeouts(files), client, only=engine["name"])
+            prove(plan, engine, client)
+    write_tree(place.live, files)
 
-    roll(place.project, place.live, files, names, partial(drained_tree, after, place.state, root, files), client, wait)
+
+def _reloaded(project: str, parts: list[str], files: Mapping[str, bytes], client: docker.DockerClient) -> bool:
+    try:
+        reload(project, parts, files, client)
+    except StackError as error:
+        # going back would start on the bad GPU what a person wants to stop there
+        say(f"warning: {error}\nGoing on: HAProxy sees by itself, within 12 s, that a stopped replica is gone.")
+        return False
+    return True
 
 
 def _stop(project: str, name: str, timeout: float, client: docker.DockerClient) -> float:
@@ -174,8 +193,3 @@ def _stop(project: str, name: str, timeout: float, client: docker.DockerClient) 
             "A process that waits for a lost GPU cannot be killed: only a reboot ends it. The cordon stays."
         ) from None
     return left
-
-
-def _keep_proven(place: Place, before: Before, files: Mapping[str, bytes]) -> None:
-    if before.proven:
-        mark_proven(place.live, files)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from stack.tree import read_tree
 
 COMMAND_SECONDS = 20
 LISTED = 2000
+SHORTEST = 8  # of a value that is taken for a secret because of where it stands
 COMMANDS: Mapping[str, list[str]] = {
     "host/uptime.txt": ["uptime"],
     "host/disks.txt": ["df", "-hT"],
@@ -48,32 +50,21 @@ def parts(place: Place, stack_file: Path, lines: int) -> Iterator[Part]:
 
 
 def known_secrets(state: Path, more: tuple[Path, ...], environment: Mapping[str, str]) -> set[str]:
-    """Values that must not leave: every line of the stack's secret files and hashes of keys, tokens and passwords of
-    the environment. more: other files of the user's own, whole."""
+    """Values that must not leave: what stands in the stack's secret files, hashes of its keys, tokens and passwords of
+    the environment. more: secret files of the user's own.
+    """
     files = [path for folder in ("secrets", "tls") for path in (state / folder).rglob("*") if path.suffix != ".crt"]
-    values = set()
+    values: set[str] = set()
     for path in [*files, *more, state / "live/nginx/keys.json"]:
         if path.is_file() and os.access(path, os.R_OK):
-            values |= {line.strip() for line in path.read_text(errors="replace").splitlines()}
-    for path in (state / "secrets/clients.json", state / "live/nginx/keys.json"):
-        values |= _strings(path)
+            lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
+            if path.suffix != ".json":  # those hold names and digests
+                values |= {line for line in lines if not line.startswith("-----")}
+                values |= {part.strip(" \"',") for line in lines for part in re.split(r"[:=]\s", line)[1:]}
+            values |= {word for line in lines for word in re.findall(r"\b[0-9a-f]{64}\b", line)}
     words = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "CREDENTIAL")
     values |= {value for name, value in environment.items() if any(word in name.upper() for word in words)}
-    return {value for value in values if not value.startswith("-----") and len(value) > 5 and not _is_name(value)}
-
-
-def _is_name(value: str) -> bool:
-    # lines of the JSON files that hold no value of their own
-    return value.endswith(("{", "[", "]", "},", "}", "],")) or value.startswith('"')
-
-
-def _strings(path: Path) -> set[str]:
-    """Hexadecimal digests in a JSON file, as values or as keys."""
-    try:
-        text = path.read_text()
-    except OSError:
-        return set()
-    return {word for word in text.replace('"', " ").split() if len(word) == 64}
+    return {value for value in values if len(value) >= SHORTEST}
 
 
 def _versions() -> dict[str, str]:

@@ -19,6 +19,7 @@ from stack.errors import InputError, StackError
 from stack.inputs import ROOT, Inputs, gather
 from stack.plan import Plan, absolute, state_dir
 
+DOCKER_SECONDS = 15
 Status = Literal["ok", "warning", "problem"]
 MARKS: dict[Status, str] = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -63,7 +64,7 @@ def look(arguments: argparse.Namespace) -> Box:
     trouble = []
     client, found, plan = None, None, None
     try:
-        client = connect()
+        client = connect(DOCKER_SECONDS)  # one that hangs is a finding, too
     except InputError as error:
         trouble.append(Finding("problem", "Docker engine", *_halves(str(error).removeprefix("Docker: "))))
     try:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import IO
 
 import docker
+import requests
+from docker.errors import DockerException
 
 from stack import certificates
 from stack.adjust import adjust, with_certificate
@@ -117,7 +119,10 @@ def _volumes(place: Place, manifest: Manifest, opened: tarfile.TarFile, client: 
         for part in parts:
             part.stop()
             part.remove()
-        volumes.load(client, place.project, name, archive.stream(opened, f"volumes/{name}.tar"))
+        try:
+            volumes.load(client, place.project, name, archive.stream(opened, f"volumes/{name}.tar"))
+        except (DockerException, requests.RequestException) as error:
+            raise StackError(f"the volume {name} could not be filled: {error}\nRun the same restore again.") from None
         say(f"restored the volume {place.project}_{name}")
         if ran:
             compose(place.live, "up", "--detach", "--no-deps", "--no-build", "--pull", "never", *ran)
