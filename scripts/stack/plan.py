@@ -14,12 +14,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stack import vllm_args
-from stack.config import AUTO, Client, Model, Source, StackConfig, problem_at
+from stack.config import Client, Model, Source, StackConfig, problem_at
 from stack.errors import InputError, Problem
 from stack.hardware import Gpu, Host
 from stack.limits import engine_memory_mib
 from stack.model import ModelFacts
 from stack.observe import jobs
+from stack.sizing.files import auto_keys
 from stack.sizing.placement import Demand, Placement, place
 
 # Docker kills after the stop grace: vLLM's own shutdown needs to be over before.
@@ -276,9 +277,8 @@ def source_dir(config: StackConfig, source: Source, root: Path, toy: str) -> Pat
 def _check_models(config: StackConfig, facts: Mapping[str, ModelFacts]) -> list[Problem]:
     problems = []
     for model in config.models:
-        for key in ("replicas", "tensor_parallel_size", "max_model_len", "max_num_seqs"):
-            if getattr(model, key) == AUTO:
-                problems.append(problem_at(config, model, key, "auto was not resolved: the model's files are needed"))
+        for key in auto_keys(model):
+            problems.append(problem_at(config, model, key, "auto was not resolved: the model's files are needed"))
         known = facts.get(model.served_model_name)
         size = model.tensor_parallel_size
         if known is None:

@@ -3,9 +3,13 @@
 A case: layers as the planner sees them, memory, length and batched tokens. The answer: groups, bytes a block, tokens.
 """
 
+# mypy: disable-error-code="import-not-found"
+from __future__ import annotations
+
 import json
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from vllm.v1.core import kv_cache_utils as utils
@@ -13,7 +17,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, MambaSpec, MLAAttentio
 from vllm.v1.kv_cache_layout import KVCacheLayout
 
 
-def spec(layer, case):
+def spec(layer: dict[str, Any], case: dict[str, Any]) -> Any:
     """The spec that vLLM's model code makes of such a layer."""
     block, kind = case["block_size"], layer["kind"]
     if kind == "state":
@@ -28,7 +32,7 @@ def spec(layer, case):
     return FullAttentionSpec(**common)
 
 
-def answer(case):
+def answer(case: dict[str, Any]) -> dict[str, Any]:
     """What vLLM says of one case."""
     layout = KVCacheLayout.LBNHC
     config = SimpleNamespace(

@@ -31,6 +31,8 @@ def shape_of(document: Mapping[str, Any], path: str, dtype: str = "auto", quanti
     tied = _tied(top, text, family)
     embedding = vocabulary * hidden
     kept = Counter(mixer.layer for mixer in mixed if mixer.layer is not None)
+    if not any(layer.kind != "state" for layer in kept):
+        raise CannotPlanError(f"{name} without a layer of attention is not covered")
     notes = []
     if family.windows == "chunks":
         notes.append("vLLM turns its hybrid cache manager off for chunked attention: every layer keeps all tokens")

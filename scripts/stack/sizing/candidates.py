@@ -66,7 +66,7 @@ def candidates(shape: Shape, weights: Weights, card: Card, gpus: int, wish: Wish
     """One candidate for each size that is possible, smallest first, whether it fits or not."""
     for size in [wish.tensor_parallel_size] if wish.tensor_parallel_size else sizes(shape, gpus):
         replicas = wish.replicas or max(1, gpus // size)
-        if size * replicas <= gpus or wish.replicas:
+        if size * replicas <= gpus:
             yield candidate(shape, weights, card, size, replicas, wish)
 
 

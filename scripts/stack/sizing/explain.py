@@ -83,6 +83,9 @@ def notes(sized: Sized) -> list[str]:
         )
     if card is not None and not card.fp8_cache:
         found.append(f"KV cache stays in 16 bits: e4m3 needs compute capability 8.9, {card.key} has {card.capability}")
+    uncounted = [argument for argument in sized.model.extra_args if argument != "--enforce-eager"]
+    if uncounted:
+        found.append(f"not counted: memory that extra_args may take ({' '.join(uncounted)[:60]})")
     if shape.vision is not None:
         found.append("memory of the image encoder is that of one image of the largest size")
     return found

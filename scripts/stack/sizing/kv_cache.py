@@ -73,7 +73,7 @@ def cache_layout(
     pages += [(layer, count, largest) for layer, count in states]
     if not hybrid_manager:
         pages = _as_full(pages)
-    if len({layer.kind for layer, _, _ in pages} | {layer.window for layer, _, _ in pages}) <= 2 and len(pages) == 1:
+    if len(pages) == 1:
         (layer, count, page) = pages[0]
         return CacheLayout((Group(layer, count, page, block),), count * page, prefix_caching)
     return _grouped(pages, largest, block, prefix_caching)

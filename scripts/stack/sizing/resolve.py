@@ -62,7 +62,8 @@ class Resolver:
         found = [self._unplanned(model, card, why) for model in self.config.models]
         budgets = self._budgets(found, len(host.gpus))
         return tuple(
-            sized if sized.why else self._chosen(index, sized, budgets[index]) for index, sized in enumerate(found)
+            sized if sized.why else self._chosen(index, sized, min(budgets[index], len(host.gpus)))
+            for index, sized in enumerate(found)
         )
 
     def _unplanned(self, model: Model, card: Card | None, why: str | None) -> Sized:
@@ -135,6 +136,10 @@ class Resolver:
         size = wish.tensor_parallel_size
         if size is not None and not divides(shape, size):
             return f"{size} does not divide {shape.heads} attention heads and {shape.kv_heads} heads of keys"
+        replicas = wish.replicas or 1
+        if (size or 1) * replicas > gpus:
+            return f"{(size or 1) * replicas} GPUs are needed, {gpus} are free"
+        gpus //= replicas
         better = list(changes(shape, weights, sized.card, gpus, wish))
         advice = f"; it would with {' or with '.join(better)}" if better else "; no change of one setting helps"
         return shortage(shape, weights, sized.card, gpus, wish) + advice

@@ -332,3 +332,24 @@ def test_what_runs_on_this_host_is_read_from_the_applied_plan(tmp_path: Path) ->
 def test_auto_is_no_number_that_a_person_can_write() -> None:
     assert AUTO < 0
     assert config("llama-3-8b")["num_attention_heads"] > AUTO
+
+
+def test_what_is_asked_for_beyond_the_host_is_counted() -> None:
+    text = problem(
+        model("m", replicas="auto", tensor_parallel_size=4), files={"m": known("llama-3-8b")}, host=a_host(2)
+    )
+    assert "4 GPUs are needed, 2 are free" in text
+
+
+def test_replicas_that_are_said_leave_so_many_gpus_for_each() -> None:
+    found, _ = resolved(model("llama-3.1-70b", replicas=2, tensor_parallel_size="auto", max_model_len=8192))
+    assert found.models[0].tensor_parallel_size in {2, 4}
+    text = problem(
+        model("m", replicas=8, tensor_parallel_size="auto", max_model_len=8192), files={"m": known("llama-3.1-70b")}
+    )
+    assert "does not fit 1 x a100-80-sxm" in text
+
+
+def test_flags_that_take_memory_of_their_own_are_named() -> None:
+    _, (sized,) = resolved(model("llama-3-8b", extra_args=["--enable-lora"]))
+    assert "not counted: memory that extra_args may take (--enable-lora)" in notes(sized)

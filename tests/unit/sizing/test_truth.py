@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from stack.sizing.catalogue import sources
+from stack.sizing.roofline import decode
 from stacks import ROOT
-from unit.sizing.fixtures import GIB, NAMES, known, shape
+from unit.sizing.fixtures import GIB, NAMES, card, known, shape
 from unit.sizing.truth import ROWS, outcome, profile, truth_table
 
 GIVEN, END_TO_END = 0.03, 0.10
@@ -88,3 +89,30 @@ def test_the_table_in_the_docs_is_this_one() -> None:
 
 def test_the_shape_of_the_articles_model_is_the_plain_ones() -> None:
     assert shape("llama-3-8b-awq").layers == shape("llama-3-8b").layers
+
+
+# QwQ-32B on A100-80 SXM, tokens a second of one stream and of 16: vllm#16300. Its shape is Qwen3-32B's: 64 layers of
+# 5120, 32.8 B parameters.
+MEASURED = {2: (36, 528), 4: (50, 660), 8: (63, 760)}
+
+
+@pytest.mark.parametrize("size", sorted(MEASURED))
+def test_speeds_are_those_that_were_measured(size: int) -> None:
+    """The all-reduce's time is fitted to one stream; 16 streams are not fitted to, and an upper bound."""
+    model = known("qwen3-32b")
+    one, many = (decode(model.shape, model.weights, card("a100-80-sxm"), size, batch, 1024) for batch in (1, 16))
+    assert one.total == pytest.approx(MEASURED[size][0], rel=0.10)
+    assert MEASURED[size][1] * 0.95 <= many.total <= MEASURED[size][1] * 1.35
+
+
+def test_one_stream_on_one_card_is_near_what_was_measured() -> None:
+    """75 tokens/s of an 8B model on an A100-40 with vLLM 0.23: johnmusgrave.com/p/vllm-throughput-latency-sweep-on."""
+    model = known("llama-3.1-8b")
+    assert decode(model.shape, model.weights, card("a100-40-sxm"), 1, 1, 1024).total == pytest.approx(75, rel=0.10)
+
+
+def test_more_gpus_for_one_engine_gain_less_than_they_cost() -> None:
+    """AccelMark, Llama-3-8B on 8 x A100-40: 3,001 tokens/s on one, 6,634 on eight (TP8): 2.2 times, not 8."""
+    model, kind = known("llama-3-8b"), card("a100-40-sxm")
+    one, eight = (decode(model.shape, model.weights, kind, size, 64, 1024).total for size in (1, 8))
+    assert 1.5 < eight / one < 3.5

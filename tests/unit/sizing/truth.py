@@ -33,7 +33,7 @@ class Outcome:
     unit: str
     memory: float | None
     budget: float | None
-    end: float
+    end: float | None
 
     def miss(self, predicted: float | None) -> float | None:
         """By how much a prediction is off, as a share."""
@@ -62,7 +62,7 @@ def outcome(row: Mapping[str, Any]) -> Outcome:
         unit="tokens" if in_tokens else "GiB",
         memory=_tokens(memory, given["kv_gib"] * GIB) if in_tokens and "kv_gib" in given else None,
         budget=None if spent is None else _value(memory, memory.requested - spent, in_tokens),
-        end=_value(memory, memory.kv_cache, in_tokens),
+        end=None if row.get("other_model") else _value(memory, memory.kv_cache, in_tokens),
     )
 
 
