@@ -113,6 +113,11 @@ def missing_packages(wanted: Mapping[str, str], installed: Mapping[str, str]) ->
             if name not in installed or version not in ("", installed[name])}  # fmt: skip
 
 
+def only(packages: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """{package: version} of those names. Raises KeyError for one that is not there."""
+    return {name: packages[name] for name in names}
+
+
 def with_versions(wanted: Mapping[str, str], manager: str) -> list[str]:
     """What apt (name=version) or dnf (name-version) is told to install."""
     sign = "=" if manager == "apt" else "-"
@@ -139,6 +144,7 @@ class FilterModule:
             "locked_packages": locked_packages,
             "resolve_versions": resolve_versions,
             "missing_packages": missing_packages,
+            "only": only,
             "with_suites": with_suites,
             "with_versions": with_versions,
             "simulated_versions": simulated_versions,
