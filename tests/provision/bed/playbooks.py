@@ -1,0 +1,135 @@
+"""Runs of the real playbooks against test hosts, and what came of each task."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from provision.bed.hosts import Host
+
+ROOT = Path(__file__).resolve().parents[3]
+ANSIBLE = ROOT / "ansible"
+# The engine is Debian's real one (20.10): Docker's own packages are not to be had, so neither is CDI by default.
+LOCK: dict[str, Any] = {
+    "driver": {"version": "580.178.04", "modules": "open"},
+    "container_toolkit": "1.20.0",
+    "dcgm": "4.6.1",
+    "docker": None,
+    "containerd": None,
+    "engine_cuda": 13,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. tasks: (host, task, result) of all that were not skipped."""
+
+    code: int
+    seconds: float
+    text: str
+    stats: dict[str, dict[str, int]]
+    tasks: list[tuple[str, str, dict[str, Any]]] = field(repr=False)
+
+    def changed(self) -> list[str]:
+        """Names of the tasks that changed something, in order."""
+        return [name for _, name, result in self.tasks if result.get("changed")]
+
+    def failures(self) -> str:
+        """Messages of failed tasks."""
+        failed = [
+            result
+            for _, _, result in self.tasks
+            if result.get("failed") and result.get("failed_when_result") is not False
+        ]
+        return "\n".join(str(result.get("msg", "")) + str(result.get("stderr", "")) for result in failed)
+
+
+class Inventory:
+    """Hosts, the lock and variables of a run, written as files."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.url = folder, url
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, hosts: Sequence[Host], lock: Mapping[str, Any], variables: Mapping[str, Any]) -> Path:
+        branches = yaml.safe_load((ANSIBLE / "provision.lock.yml").read_text())["provision_branches"]
+        lock_file = self.folder / "lock.yml"
+        lock_file.write_text(yaml.safe_dump({"provision_lock": dict(lock), "provision_branches": branches}))
+        values = {
+            "ansible_connection": "community.docker.docker",
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "provision_lock_file": str(lock_file),
+            "package_sources_nvidia_url": f"{self.url}/cuda",
+            "package_sources_nvidia_key": f"{self.url.rsplit('/', 1)[0]}/key.asc",
+            "package_sources_toolkit_url": f"{self.url}/toolkit",
+            "package_sources_toolkit_key": f"{self.url.rsplit('/', 1)[0]}/key.asc",
+            "docker_minimum_version": "20.10",
+            "docker_restart": "idle",
+            "nvidia_driver_reboot_allowed": True,
+            "preflight_boot_free_mib": 1,
+            **variables,
+        }
+        inventory = self.folder / "hosts.yml"
+        inventory.write_text(
+            yaml.safe_dump({"gpu_nodes": {"hosts": {host.name: None for host in hosts}, "vars": values}})
+        )
+        return inventory
+
+
+def play(playbook: str, inventory: Path, *arguments: str, kill_at: str | None = None) -> Run:
+    """Runs a playbook. kill_at: ends it as a power cut would, when the task of that name begins."""
+    environment = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg"),
+        "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.jsonl",
+        "ANSIBLE_HOME": str(ROOT / ".ansible"),
+        "LC_ALL": "C.UTF-8",
+        "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}",
+    }
+    command = [
+        str(ROOT / ".venv/bin/ansible-playbook"),
+        "-i",
+        str(inventory),
+        str(ANSIBLE / "playbooks" / playbook),
+        *arguments,
+    ]
+    began = time.monotonic()
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+    )
+    lines = []
+    for line in process.stdout or ():
+        lines.append(line)
+        if kill_at and '"v2_playbook_on_task_start"' in line and f'"{kill_at}"' in line.replace(" : ", '"'):
+            os.killpg(process.pid, 9)
+    code = process.wait()
+    return _parsed(code, time.monotonic() - began, lines)
+
+
+def _parsed(code: int, seconds: float, lines: list[str]) -> Run:
+    tasks: list[tuple[str, str, dict[str, Any]]] = []
+    stats: dict[str, dict[str, int]] = {}
+    other = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            other.append(line)
+            continue
+        if "stats" in event:
+            stats = event["stats"]
+        kind = event.get("_event", "")
+        if kind.startswith("v2_runner_on") and kind != "v2_runner_on_start":
+            name = event["task"]["name"]
+            for host, result in event["hosts"].items():
+                if not result.get("skipped"):
+                    tasks.append((host, name, result))
+    return Run(code, seconds, "".join(other), stats, tasks)

@@ -1,0 +1,363 @@
+"""The hard cases, each on hosts of its own: what is refused and when, what a cut run leaves, upgrades and back.
+
+Long: make test-hosts-matrix.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from provision.bed.hosts import Bed, Hardware, Host
+from provision.bed.packages import HEADERS, KERNEL
+from provision.bed.repository import Repositories
+from provision.conftest import Play
+
+Fresh = Callable[..., Host]
+NEW, OLD, NEXT = "580.178.04", "580.159.03", "595.91.07"
+
+
+def driver(version: str, modules: str = "open") -> dict[str, Any]:
+    return {"driver": {"version": version, "modules": modules}}
+
+
+def untouched(host: Host, before: str) -> bool:
+    return everything(host) == before
+
+
+def everything(host: Host) -> str:
+    return host.sh("dpkg-query -W; find /etc /boot -type f -exec sha256sum {} + | sort -k2")
+
+
+# --- refused before anything is changed
+
+
+@pytest.mark.parametrize(
+    ("lock", "words"),
+    [
+        (driver("580.999.99"), "nvidia-driver-cuda 580.999.99 is in no repository; offered:"),
+        (driver("570.195.03"), "branch 570 has had no fixes since 2026-02-28"),
+        (driver("620.10.01", "proprietary"), "branch 620 has no proprietary kernel modules"),
+        ({"dcgm": "9.9.9"}, "datacenter-gpu-manager-4-core 9.9.9 is in no repository"),
+    ],
+)
+def test_a_lock_that_cannot_be_is_refused_before_the_host_is_touched(
+    fresh: Fresh, run_play: Play, lock: dict[str, Any], words: str
+) -> None:
+    host = fresh()
+    before = everything(host)
+    run = run_play("provision.yml", host, lock=lock)
+    assert run.code == 2
+    assert words in run.failures()
+    assert untouched(host, before)
+
+
+def test_a_repository_that_is_not_there_is_named(fresh: Fresh, run_play: Play) -> None:
+    run = run_play("check_lock.yml", fresh(), repository="nothing")
+    assert run.code == 2
+    assert "/nothing/cuda): no index under" in run.failures()
+
+
+def many_problems(hardware: Hardware) -> None:
+    hardware["secure_boot"] = True
+    hardware["pci"] = [device for device in hardware["pci"] if device["address"] != "0000:47:00.0"]
+    next(device for device in hardware["pci"] if device["class"] == "060400")["acs"] = 0x1D
+
+
+def test_every_problem_of_a_host_is_named_at_once(fresh: Fresh, run_play: Play) -> None:
+    host = fresh(many_problems)
+    host.sh("touch /usr/bin/nvidia-uninstall /etc/dgx-release /run/reboot-required")
+    before = everything(host)
+    run = run_play("provision.yml", host)
+    assert run.code == 2
+    failures = run.failures()
+    for words in (
+        "7 GPUs on the PCI bus, 8 expected",
+        "Secure Boot is on",
+        "nvidia-uninstall first",
+        "this is DGX OS",
+        "a reboot is pending",
+    ):
+        assert words in failures
+    assert any("PCIe ACS is on for 0000:00:01.0" in str(result.get("msg")) for _, _, result in run.tasks)
+    assert untouched(host, before)
+
+
+def test_missing_headers_of_the_running_kernel_are_found_before_the_driver(
+    fresh: Fresh, run_play: Play, repositories: Repositories
+) -> None:
+    repositories.publish("headless", lambda package: package.name != HEADERS)
+    host = fresh()
+    host.sh("apt-get update")
+    before = everything(host)
+    run = run_play("provision.yml", host, repository="headless")
+    assert run.code == 2
+    assert f"no headers of the running kernel {KERNEL}" in run.failures()
+    assert untouched(host, before)
+
+
+def test_a_reboot_that_nobody_allowed_is_not_made(fresh: Fresh, run_play: Play) -> None:
+    host = fresh()
+    boot = host.read("/proc/sys/kernel/random/boot_id")
+    run = run_play("provision.yml", host, nvidia_driver_reboot_allowed=False)
+    assert run.code == 2
+    assert "has to reboot: nouveau holds the GPUs" in run.failures()
+    assert host.read("/proc/sys/kernel/random/boot_id") == boot
+    assert run_play("provision.yml", host).code == 0  # allowed: goes on where it stopped
+
+
+def test_no_reboot_where_nothing_holds_the_gpus(fresh: Fresh, run_play: Play) -> None:
+    host = fresh(lambda hardware: hardware.update(nouveau=False))
+    boot = host.read("/proc/sys/kernel/random/boot_id")
+    run = run_play("provision.yml", host)
+    assert run.code == 0, run.failures()
+    assert host.read("/proc/sys/kernel/random/boot_id") == boot
+
+
+# --- other machines, other choices
+
+
+def test_a_host_without_switches_gets_no_fabric_manager(fresh: Fresh, run_play: Play) -> None:
+    def pcie(hardware: Hardware) -> None:
+        hardware["pci"] = [device for device in hardware["pci"] if device["class"] != "068000"]
+        for gpu in hardware["gpus"]:
+            gpu["links"] = []
+
+    host = fresh(pcie)
+    run = run_play(
+        "provision.yml",
+        host,
+        preflight_nvswitches=0,
+        node_report_nvswitches=0,
+        node_report_nvlinks=0,
+        node_report_nvlink_gb_per_s=0,
+        node_report_services=["nvidia-persistenced", "nvidia-dcgm", "docker"],
+    )
+    assert run.code == 0, run.failures()
+    assert host.package("nvidia-fabricmanager") == ""
+
+
+def test_proprietary_modules_where_they_are_asked_for(fresh: Fresh, run_play: Play) -> None:
+    host = fresh()
+    run = run_play("provision.yml", host, lock=driver(NEW, "proprietary"))
+    assert run.code == 0, run.failures()
+    assert "Open" not in host.read("/proc/driver/nvidia/version")
+    changed = run_play("provision.yml", host, lock=driver(NEW, "open"))  # and back
+    assert changed.code == 0, changed.failures()
+    assert "Open Kernel Module" in host.read("/proc/driver/nvidia/version")
+
+
+def test_a_users_own_daemon_json_is_kept(fresh: Fresh, run_play: Play) -> None:
+    host = fresh()
+    host.sh("mkdir -p /etc/docker")
+    host.write(
+        "/etc/docker/daemon.json",
+        '{"registry-mirrors": ["https://m.example.org"], "exec-opts": ["native.cgroupdriver=systemd"]}',
+    )
+    assert run_play("provision.yml", host).code == 0
+    config = host.json("/etc/docker/daemon.json")
+    assert config["registry-mirrors"] == ["https://m.example.org"]
+    assert config["exec-opts"] == ["native.cgroupdriver=cgroupfs"]
+    assert "nvidia" in config["runtimes"]
+    assert host.sh("docker info --format '{{.CgroupDriver}} {{.LiveRestoreEnabled}}'").split() == ["cgroupfs", "true"]
+
+
+def test_docker_is_not_restarted_under_a_container_with_gpus(fresh: Fresh, run_play: Play) -> None:
+    host = fresh()
+    assert run_play("provision.yml", host).code == 0
+    # Any root file system will do: the container only has to run, and to have been given the GPUs.
+    host.sh("tar -C / -c bin lib lib64 usr/bin usr/lib/x86_64-linux-gnu | docker import - own >/dev/null")
+    host.sh("docker run --detach --name engine --device /dev/null:/dev/nvidia0 --runtime nvidia own sleep infinity")
+    pid = host.read("/run/docker.pid")
+    run = run_play("provision.yml", host, docker_daemon_options={"live-restore": True, "max-concurrent-downloads": 2})
+    assert run.code == 0, run.failures()
+    assert host.read("/run/docker.pid") == pid
+    assert any("has yet to read it" in str(result.get("msg")) for _, _, result in run.tasks)
+    told = {"live-restore": True, "max-concurrent-downloads": 2}
+    assert run_play("provision.yml", host, docker_daemon_options=told, docker_restart="always").code == 0
+    assert host.read("/run/docker.pid") != pid
+    assert host.sh("docker inspect --format {{.State.Running}} engine").strip() == "true"  # live-restore
+
+
+def test_dcgm_3_is_refused_and_not_swapped(fresh: Fresh, run_play: Play, bed: Bed) -> None:
+    host = fresh(lambda hardware: hardware.update(nouveau=False))
+    host.sh(f"echo 'deb [trusted=yes] {bed.web}/full/cuda ./' >/etc/apt/sources.list.d/x.list; apt-get -q update; "
+            "apt-get -q install -y datacenter-gpu-manager; rm /etc/apt/sources.list.d/x.list")  # fmt: skip
+    run = run_play("provision.yml", host)
+    assert run.code == 2
+    assert "has DCGM 3" in run.failures()
+    assert host.package("datacenter-gpu-manager") == "1:3.3.9-1"
+
+
+# --- interrupted, moved, gone wrong
+
+
+@pytest.mark.parametrize(
+    "task", ["Install with apt", "Keep nouveau off", "Reboot", "Let it add the runtime", "Write the report"]
+)
+def test_a_run_that_was_cut_short_is_finished_by_the_next(fresh: Fresh, run_play: Play, task: str) -> None:
+    host = fresh()
+    cut = run_play("provision.yml", host, kill_at=task)
+    assert cut.code == -9
+    for _ in range(60):  # what the host still does by itself, as after a lost connection
+        if host.run("pgrep", "-x", "dpkg|apt-get").code:
+            break
+        time.sleep(1)
+    host.wait()
+    run = run_play("provision.yml", host)
+    assert run.code == 0, run.failures()
+    assert run_play("provision.yml", host).changed() == []
+
+
+def test_another_fabric_manager_is_seen_and_put_right(fresh: Fresh, run_play: Play) -> None:
+    host = fresh()
+    assert run_play("provision.yml", host).code == 0
+    host.sh(f"apt-get -q install -y --allow-downgrades nvidia-fabricmanager={OLD}-1")
+    seen = run_play("verify.yml", host)
+    assert seen.code == 2
+    assert f"fabric_manager: {OLD}, locked: {NEW}" in seen.failures()
+    assert run_play("provision.yml", host).code == 0
+    assert host.package("nvidia-fabricmanager") == f"{NEW}-1"
+
+
+def test_a_transaction_that_splits_driver_and_fabric_manager_is_refused(
+    fresh: Fresh, run_play: Play, repositories: Repositories
+) -> None:
+    """The index lists the version, apt cannot install it: its library is not there."""
+    repositories.publish(
+        "torn", lambda package: not (package.name == "libnvidia-ml1" and package.version.startswith(NEW))
+    )
+    host = fresh()
+    run = run_play("provision.yml", host, repository="torn")
+    assert run.code == 2
+    assert "cannot be installed in one piece" in run.failures()
+    assert host.package("nvidia-driver-cuda") == ""
+    assert host.package("nvidia-fabricmanager") == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda gpus: gpus.pop(), "7 GPUs answer, 8 expected"),
+        (lambda gpus: gpus[0].update({"ecc.errors.uncorrected.volatile.total": 1}), "1 uncorrected ECC errors"),
+        (lambda gpus: gpus[0].update({"diag": "Fail"}), "DCGM diagnostic level 2: software failed"),
+        (lambda gpus: gpus[0].update({"pcie": 9.5}), "GPU 0: PCIe 9.5 GB/s, at least 21 expected"),
+        (lambda gpus: gpus[0]["links"].__setitem__(3, "<inactive>"), "11 NVLinks active, 12 expected"),
+    ],
+)
+def test_a_node_with_bad_hardware_is_not_called_good(
+    fresh: Fresh, run_play: Play, change: Callable[[list[dict[str, Any]]], None], words: str
+) -> None:
+    def worn(hardware: Hardware) -> None:
+        change(hardware["gpus"])
+        hardware["nouveau"] = False
+
+    host = fresh(worn)
+    run = run_play("provision.yml", host)
+    assert run.code == 2
+    assert words in run.failures()
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_unattended_upgrades_move_the_driver_unless_it_is_held(fresh: Fresh, run_play: Play, held: bool) -> None:
+    host = fresh(lambda hardware: hardware.update(nouveau=False))
+    assert run_play("provision.yml", host).code == 0
+    host.sh("apt-get -q update; apt-get -q install -y --no-install-recommends unattended-upgrades >/dev/null")
+    host.write("/etc/apt/apt.conf.d/99all", 'Unattended-Upgrade::Origins-Pattern { "origin=NVIDIA"; };\n')
+    if not held:  # what happens without the role: the test would otherwise prove nothing
+        host.sh("cd /etc/apt; rm preferences.d/vllm-onprem-* preferences.d/nvidia-* apt.conf.d/60vllm-onprem-nvidia")
+    host.sh("unattended-upgrade --verbose 2>&1 || true")
+    assert (host.package("nvidia-driver-cuda") == f"{NEW}-1") is held
+    assert (host.package("nvidia-fabricmanager") == f"{NEW}-1") is held
+
+
+# --- upgrades
+
+
+def test_up_and_down_and_back_from_kept_packages(fresh: Fresh, run_play: Play) -> None:
+    first, second = fresh(), fresh()
+    both = [first, second]
+    assert run_play("provision.yml", both, lock=driver(OLD)).code == 0
+
+    run = run_play("upgrade_driver.yml", both, lock=driver(NEXT))
+    assert run.code == 0, run.failures()
+    reboots = [at for at, name, result in run.tasks if name.endswith("Reboot") and result.get("rebooted")]
+    assert reboots == [first.name, second.name]  # one after the other
+    for host in both:
+        assert NEXT in host.read("/proc/driver/nvidia/version")
+        assert host.package("nvidia-fabricmanager") == f"{NEXT}-2"  # its own revision, found in the repository
+
+    # back, with no repository in reach
+    first.sh("rm /etc/apt/sources.list.d/*; rm -rf /var/lib/apt/lists/*; mkdir -p /var/lib/apt/lists/partial")
+    back = run_play("rollback_driver.yml", first, lock=driver(NEXT))
+    assert back.code == 0, back.failures()
+    assert OLD in first.read("/proc/driver/nvidia/version")
+    assert first.package("nvidia-fabricmanager") == f"{OLD}-1"
+    assert NEXT in second.read("/proc/driver/nvidia/version")
+
+
+def test_an_upgrade_stops_at_the_first_host_that_fails(fresh: Fresh, run_play: Play) -> None:
+    first, second = fresh(), fresh()
+    assert run_play("provision.yml", [first, second], lock=driver(OLD)).code == 0
+    first.hardware(lambda hardware: hardware["gpus"].pop())  # dies in the reboot
+    run = run_play("upgrade_driver.yml", [first, second], lock=driver(NEW))
+    assert run.code == 2
+    assert "7 GPUs answer, 8 expected" in run.failures()
+    assert OLD in second.read("/proc/driver/nvidia/version")
+    assert not any(at == first.name and name.endswith("Say that the host may serve again") for at, name, _ in run.tasks)
+
+
+def test_a_host_in_use_is_not_upgraded(fresh: Fresh, run_play: Play) -> None:
+    host = fresh(lambda hardware: hardware.update(nouveau=False))
+    assert run_play("provision.yml", host, lock=driver(OLD)).code == 0
+    host.container.exec_run(["bash", "-c", "exec 3</dev/nvidia0; exec sleep infinity"], detach=True)
+    time.sleep(1)
+    run = run_play("upgrade_driver.yml", host, lock=driver(NEW))
+    assert run.code == 2
+    assert "is in use by sleep" in run.failures()
+    assert host.package("nvidia-driver-cuda") == f"{OLD}-1"
+
+
+# --- without a way out, and many at once
+
+
+def test_a_host_without_a_way_out_is_provisioned_from_a_mirror(
+    fresh: Fresh, run_play: Play, bed: Bed, repositories: Repositories
+) -> None:
+    builder = fresh()
+    run = run_play("mirror.yml", builder)
+    assert run.code == 0, run.failures()
+    assert run_play("mirror.yml", builder).changed() == []
+    builder.sh("cd /srv/vllm-onprem-mirror && sha256sum --check --quiet SHA256SUMS")
+    stream, _ = builder.container.get_archive("/srv/vllm-onprem-mirror")
+    archive = repositories.folder / "mirror.tar"
+    archive.write_bytes(b"".join(stream))
+    import tarfile  # noqa: PLC0415  only here
+
+    with tarfile.open(archive) as tar:
+        tar.extractall(repositories.folder, filter="data")
+
+    host = fresh(closed=True)
+    assert host.run("python3", "-c", "import socket; socket.create_connection(('deb.debian.org', 80), 3)").code != 0
+    url = f"{bed.closed_url}/vllm-onprem-mirror"
+    run = run_play(
+        "provision.yml",
+        host,
+        package_sources_mirror_url=url,
+        package_sources_mirror_key=f"{url}/key.asc",
+    )
+    assert run.code == 0, run.failures()
+    assert host.json("/var/lib/vllm-onprem/node_report.json")["drift"] == []
+
+
+def test_several_hosts_take_less_than_three_times_as_long_as_one(fresh: Fresh, run_play: Play) -> None:
+    """20 do not fit a small machine; what fits is measured, and the count is printed."""
+    one = run_play("provision.yml", fresh())
+    hosts = [fresh() for _ in range(4)]
+    several = run_play("provision.yml", hosts)
+    assert several.code == 0, several.failures()
+    print(f"1 host: {one.seconds:.0f} s; {len(hosts)} hosts at once: {several.seconds:.0f} s")
+    assert several.seconds < 3 * one.seconds

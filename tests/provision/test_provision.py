@@ -1,0 +1,132 @@
+"""One bare 8xA100 server, as an operator treats it: looked at, provisioned, again, meddled with, repaired, verified."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from provision.bed.hosts import Bed, Host
+from provision.bed.playbooks import ANSIBLE, LOCK, ROOT, Inventory
+from provision.conftest import Play
+
+VERSION = LOCK["driver"]["version"]
+
+
+def undone() -> list[dict[str, str]]:
+    """Cases of undone.yaml: what, undo, ask."""
+    found = []
+    for case in yaml.safe_load(Path(__file__).with_name("undone.yaml").read_text()):
+        if file := case.get("file"):
+            found.append({"what": file, "undo": f"rm {file}", "ask": f"cat {file}"})
+        elif service := case.get("service"):
+            ask = f"systemctl is-active {service}; systemctl is-enabled {service}"
+            found.append({"what": service, "undo": f"systemctl disable --now {service}", "ask": ask})
+        else:
+            found.append(case)
+    return found
+
+
+@pytest.fixture(scope="module")
+def host(bed: Bed) -> Iterator[Host]:
+    made = bed.host("gpu1")
+    yield made
+    bed.remove(made)
+
+
+def everything(host: Host) -> str:
+    """Packages, files under /etc and units: what a run that only looks must leave as it is."""
+    return host.sh(
+        "dpkg-query -W; find /etc /boot -type f -exec sha256sum {} + | sort -k2; systemctl list-unit-files --no-legend"
+    )
+
+
+def test_check_mode_on_a_bare_host_succeeds_and_changes_nothing(host: Host, run_play: Play) -> None:
+    before = everything(host)
+    run = run_play("provision.yml", host, "--check", "--diff")
+    assert run.code == 0, run.failures() + run.text
+    assert run.stats[host.name]["changed"] > 10  # what it would do
+    assert everything(host) == before
+
+
+def test_a_bare_host_becomes_a_gpu_host(host: Host, run_play: Play) -> None:
+    boot = host.read("/proc/sys/kernel/random/boot_id")
+    run = run_play("provision.yml", host)
+    assert run.code == 0, run.failures() + run.text
+    print(f"first run: {run.seconds:.0f} s")
+    assert VERSION in host.read("/proc/driver/nvidia/version")
+    assert host.read("/proc/sys/kernel/random/boot_id") != boot  # nouveau held the GPUs
+    report = host.json("/var/lib/vllm-onprem/node_report.json")
+    assert report["drift"] == []
+    assert (len(report["gpus"]), report["nvswitches"]) == (8, 6)
+    assert report["versions"]["fabric_manager"] == VERSION
+    assert report["diagnostic"]["passed"]
+
+
+def test_the_second_run_changes_nothing_within_a_minute(host: Host, run_play: Play) -> None:
+    run = run_play("provision.yml", host)
+    assert run.code == 0, run.failures() + run.text
+    assert run.changed() == []
+    print(f"second run: {run.seconds:.0f} s")
+    assert run.seconds < 60
+
+
+def test_the_hosts_own_checks_pass(host: Host, bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("own")
+    inventory = Inventory(folder, f"{bed.web}/full").write([host], LOCK, {})
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "tests/hosts",
+            "--hosts=ansible://gpu_nodes",
+            f"--ansible-inventory={inventory}",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PROVISION_LOCK": str(folder / "lock.yml"), "ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert "skipped" not in done.stdout
+
+
+def test_what_is_undone_by_hand_is_repaired(host: Host, run_play: Play) -> None:
+    cases = undone()
+    wanted = {case["what"]: host.sh(case["ask"]) for case in cases}
+    for case in cases:
+        host.sh(case["undo"])
+    damaged = {case["what"]: host.run("bash", "-c", case["ask"]).out for case in cases}
+    assert [what for what in wanted if damaged[what] == wanted[what]] == []  # every one of them was undone
+    host.sh("systemctl daemon-reload")
+    run = run_play("provision.yml", host)
+    assert run.code == 0, run.failures() + run.text
+    assert run.stats[host.name]["changed"] > 20
+    assert {case["what"]: host.run("bash", "-c", case["ask"]).out for case in cases} == wanted
+    assert run_play("provision.yml", host).changed() == []
+
+
+def test_verify_is_quiet_on_a_good_host_and_loud_on_drift(host: Host, run_play: Play) -> None:
+    assert run_play("verify.yml", host).code == 0
+    host.hardware(lambda hardware: hardware["gpus"][3].update({"ecc.errors.uncorrected.volatile.total": 2}))
+    host.sh("systemctl stop nvidia-dcgm")
+    run = run_play("verify.yml", host)
+    assert run.code == 2
+    assert "GPU-00000000-0000-0000-0000-000000000003: 2 uncorrected ECC errors" in run.failures()
+    assert "service nvidia-dcgm is inactive" in run.failures()
+    assert "node_provision_drift" in host.read("/var/lib/node_exporter/textfile/vllm_onprem_node.prom")
+    host.hardware(lambda hardware: hardware["gpus"][3].update({"ecc.errors.uncorrected.volatile.total": 0}))
+    host.sh("systemctl start nvidia-dcgm")
+    assert run_play("verify.yml", host).code == 0
+
+
+def test_the_lock_of_the_project_is_one(host: Host) -> None:
+    lock = yaml.safe_load((ANSIBLE / "provision.lock.yml").read_text())["provision_lock"]
+    assert set(lock) == set(LOCK)

@@ -1,0 +1,229 @@
+"""What the roles make of facts: repositories, packages, pins and reasons to reboot, on every system, by Ansible's own
+templating. Nothing is run on a host; a Debian 12 is, in tests/provision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader, init_plugin_loader
+from ansible.template import Templar, trust_as_template
+from package_plan import locked_packages, system_key
+
+from stacks import ROOT
+
+ANSIBLE = ROOT / "ansible"
+LOADER = DataLoader()
+VERSION = "580.178.04"
+DEBIAN = {"distribution": "Debian", "distribution_version": "12.11", "distribution_major_version": "12"}
+UBUNTU = {"distribution": "Ubuntu", "distribution_version": "24.04", "distribution_major_version": "24"}
+ROCKY = {"distribution": "Rocky", "distribution_version": "9.5", "distribution_major_version": "9"}
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "debian12": {**DEBIAN, "os_family": "Debian", "distribution_release": "bookworm", "service_mgr": "systemd"},
+    "ubuntu2404": {**UBUNTU, "os_family": "Debian", "distribution_release": "noble", "service_mgr": "systemd"},
+    "rhel9": {**ROCKY, "os_family": "RedHat", "distribution_release": "Blue Onyx", "service_mgr": "systemd"},
+}
+SURVEY: dict[str, Any] = {
+    "kernel": "6.1.0-40-amd64",
+    "pci": [{"id": "10de:1af1", "class": "068000"}] * 6 + [{"id": "10de:20b2", "class": "030200"}] * 8,
+    "packages": {},
+    "driver": {},
+    "nouveau_loaded": False,
+    "gpu_processes": [],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugins() -> None:
+    init_plugin_loader([])
+    filter_loader.add_directory(str(ANSIBLE / "filter_plugins"))
+
+
+def loaded(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = LOADER.load_from_file(str(path), trusted_as_template=True)
+    return found
+
+
+def scope(system: str, *roles: str, **variables: Any) -> Templar:
+    """Everything that the roles see: lock, defaults, their own variables, facts, and what is given."""
+    found: dict[str, Any] = loaded(ANSIBLE / "provision.lock.yml")
+    for role in roles:
+        found |= loaded(ANSIBLE / f"roles/{role}/defaults/main.yml") | loaded(ANSIBLE / f"roles/{role}/vars/main.yml")
+    wanted = locked_packages(found["provision_lock"], system)
+    found["provision_packages"] = {name: f"{version}-1" for name, version in wanted.items()}
+    found |= {"ansible_facts": SYSTEMS[system], "inventory_hostname": "gpu1"} | variables
+    return Templar(loader=LOADER, variables=found)
+
+
+def value(templar: Templar, expression: str) -> Any:
+    return templar.template(trust_as_template("{{ " + expression + " }}"))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_facts_give_the_systems_name(system: str) -> None:
+    assert system_key(SYSTEMS[system]) == system
+
+
+@pytest.mark.parametrize(
+    ("system", "nvidia", "key", "docker"),
+    [
+        ("debian12", "repos/debian12/x86_64", "3bf863cc.pub", "https://download.docker.com/linux/debian"),
+        ("ubuntu2404", "repos/ubuntu2404/x86_64", "3bf863cc.pub", "https://download.docker.com/linux/ubuntu"),
+        ("rhel9", "repos/rhel9/x86_64", "D42D0685.pub", "https://download.docker.com/linux/rhel/9/x86_64/stable"),
+    ],
+)
+def test_repositories_are_those_of_the_system(system: str, nvidia: str, key: str, docker: str) -> None:
+    sources = value(scope(system, "package_sources"), "__package_sources_all")
+    assert [source["name"] for source in sources] == ["nvidia", "nvidia-container-toolkit", "docker"]
+    assert sources[0]["url"].endswith(nvidia)
+    assert sources[0]["key"].endswith(f"{nvidia}/{key}")
+    assert sources[2]["url"] == docker
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_mirror_stands_for_all_of_them(system: str) -> None:
+    given = {"package_sources_mirror_url": "http://m/all", "package_sources_mirror_key": "http://m/key.asc"}
+    question = value(scope(system, "package_sources", **given), "__package_sources_question")
+    kind = "dnf" if system == "rhel9" else "apt"
+    assert [(each["url"], each["type"]) for each in question["repositories"]] == [("http://m/all", kind)]
+    assert set(question["packages"]) == set(
+        locked_packages(loaded(ANSIBLE / "provision.lock.yml")["provision_lock"], system)
+    )
+
+
+def rendered(templar: Templar, name: str) -> str:
+    return str(templar.template(trust_as_template((ANSIBLE / "roles" / name).read_text())))
+
+
+def test_a_source_file_is_what_apt_reads() -> None:
+    templar = scope("debian12", "package_sources")
+    for source in value(templar, "__package_sources_all | with_suites"):
+        templar.available_variables = {**templar.available_variables, "item": source}
+        lines = rendered(templar, "package_sources/templates/source.sources.j2").splitlines()
+        fields = dict(line.split(": ", 1) for line in lines if not line.startswith("#"))
+        flat = source["name"] != "docker"
+        assert fields["Suites"] == ("./" if flat else "bookworm")
+        assert fields.get("Components") == (None if flat else "stable")
+        assert fields["Signed-By"] == f"/etc/apt/keyrings/vllm-onprem-{source['name']}.asc"
+
+
+def driver(system: str, **survey: Any) -> Templar:
+    host = {"survey": {**SURVEY, **survey}}
+    return scope(system, "nvidia_driver", __nvidia_driver_host=host, __nvidia_driver_now=host)
+
+
+@pytest.mark.parametrize(
+    ("system", "headers", "packages"),
+    [
+        (
+            "debian12",
+            "linux-headers-6.1.0-40-amd64",
+            {"nvidia-kernel-open-dkms", "nvidia-fabricmanager", "libnvidia-nscq"},
+        ),
+        (
+            "ubuntu2404",
+            "linux-headers-6.1.0-40-amd64",
+            {"nvidia-dkms-580-open", "nvidia-fabricmanager", "nvidia-utils-580"},
+        ),
+        ("rhel9", "kernel-devel-6.1.0-40-amd64", {"kmod-nvidia-open-dkms", "nvidia-fabricmanager"}),
+    ],
+)
+def test_driver_and_fabric_manager_are_one_unit_of_full_versions(system: str, headers: str, packages: set[str]) -> None:
+    templar = driver(system)
+    wanted = value(templar, "__nvidia_driver_wanted")
+    assert packages <= set(wanted)
+    assert set(wanted.values()) == {f"{VERSION}-1"}
+    assert value(templar, "__nvidia_driver_headers") == headers
+    assert value(templar, "__nvidia_driver_missing") == wanted
+
+
+def test_without_switches_there_is_no_fabric_manager() -> None:
+    wanted = value(driver("debian12", pci=[{"id": "10de:20b5", "class": "030200"}]), "__nvidia_driver_wanted")
+    assert "nvidia-fabricmanager" not in wanted
+    assert "nvidia-driver-cuda" in wanted
+
+
+@pytest.mark.parametrize(
+    ("survey", "reason"),
+    [
+        ({}, ""),
+        ({"nouveau_loaded": True}, "nouveau holds the GPUs"),
+        ({"driver": {"version": VERSION, "modules": "open"}}, ""),
+        ({"driver": {"version": "580.159.03", "modules": "open"}},
+         f"driver 580.159.03 (open) is loaded, {VERSION} (open) is installed"),
+        ({"driver": {"version": VERSION, "modules": "proprietary"}},
+         f"driver {VERSION} (proprietary) is loaded, {VERSION} (open) is installed"),
+    ],
+)  # fmt: skip
+def test_a_reboot_has_a_reason_or_does_not_happen(survey: dict[str, Any], reason: str) -> None:
+    assert value(driver("debian12", **survey), "__nvidia_driver_reboot_reason") == reason
+
+
+def test_the_version_before_is_remembered_once() -> None:
+    import base64  # noqa: PLC0415  only here
+    import json  # noqa: PLC0415
+
+    def after(recorded: Mapping[str, Any]) -> dict[str, Any]:
+        content = base64.b64encode(json.dumps(recorded).encode()).decode()
+        templar = driver("debian12")
+        templar.available_variables = {**templar.available_variables, "__nvidia_driver_state": {"content": content}}
+        found: dict[str, Any] = value(templar, "__nvidia_driver_remembered")
+        return found
+
+    first = after({})
+    assert first["before"] is None
+    assert first["now"]["version"] == VERSION
+    assert after(first) == first  # again: nothing moves
+    old = {"version": "580.159.03", "modules": "open", "packages": {}}
+    assert after({"now": old, "before": None})["before"] == old
+
+
+def test_pins_name_the_version_and_the_origin() -> None:
+    pins = rendered(driver("debian12"), "nvidia_driver/templates/preferences.j2")
+    assert f"Pin: version {VERSION}-*" in pins.splitlines()
+    templar = scope("debian12", "package_sources", "nvidia_container_toolkit")
+    text = rendered(templar, "nvidia_container_toolkit/templates/preferences.j2")
+    assert 'Pin: origin "nvidia.github.io"' in text.splitlines()
+    assert "Pin: version 1.20.0-*" in text.splitlines()
+
+
+def test_dcgm_is_of_the_engines_cuda() -> None:
+    wanted = value(scope("debian12", "nvidia_dcgm"), "__nvidia_dcgm_wanted")
+    assert set(wanted) == {
+        f"datacenter-gpu-manager-4-{name}" for name in ("core", "cuda13", "proprietary", "proprietary-cuda13")
+    }
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_docker_options_of_a_gpu_host(gpu: bool) -> None:
+    given: dict[str, Any] = {"docker_gpu": gpu, "docker_data_root": "/data" if gpu else "", "docker_version": ""}
+    templar = scope("debian12", "docker", **given, __docker_config_read={"content": "eyJkbnMiOiBbIjEuMS4xLjEiXX0="})
+    config = value(templar, "__docker_config")
+    assert config["dns"] == ["1.1.1.1"]
+    assert config["live-restore"] is True
+    assert config.get("exec-opts") == (["native.cgroupdriver=cgroupfs"] if gpu else None)
+    assert config.get("data-root") == ("/data" if gpu else None)
+    assert value(templar, "docker_minimum_version") == ("28.0" if gpu else "")
+
+
+@pytest.mark.parametrize(("restart", "containers", "now"), [
+    ("never", [], False), ("idle", [], True), ("idle", ["engine"], False), ("always", ["engine"], True),
+])  # fmt: skip
+def test_a_running_engine_is_restarted_only_as_told(restart: str, containers: list[str], now: bool) -> None:
+    ages = {"results": [{"stat": {"exists": True, "mtime": 1}}, {"stat": {"exists": True, "mtime": 2}}]}
+    host = {"survey": {"gpu_containers": containers}}
+    given: dict[str, Any] = {"docker_restart": restart, "__docker_ages": ages, "__docker_host": host}
+    assert value(scope("debian12", "docker", **given), "__docker_restart_now") is now
+
+
+def test_a_report_is_due_for_a_new_lock_and_for_idle_gpus_only() -> None:
+    def due(before: str, processes: list[Any]) -> Any:
+        host = {"survey": {"gpu_processes": processes}}
+        given: dict[str, Any] = {"__node_report_host": host, "__node_report_last": {"content": before}}
+        return value(scope("debian12", "node_report", **given), "__node_report_due")
+
+    assert due("", []) is True
+    assert due("", [{"name": "VLLM"}]) is False
