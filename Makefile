@@ -1,7 +1,7 @@
 # Every target is one line; the work is in scripts/. STACK=file chooses another stack than the default:
 # stack.yaml if there is one, else the example for this box (GPU or not).
 .DEFAULT_GOAL := help
-.PHONY: help setup up down smoke status logs plan render diff images fetch key-add key-list key-revoke tls-reload drain undrain lint test test-unit test-faults bench-plan bench-gateway bench-balancing lock
+.PHONY: help setup up down smoke status logs plan render diff images fetch key-add key-list key-revoke tls-reload drain undrain report lint test test-unit test-faults bench-plan bench-gateway bench-balancing lock
 SHELL := /bin/bash
 
 HAS_GPU = $(shell timeout 10 nvidia-smi -L 2>/dev/null | grep -q ^GPU && echo yes)
@@ -45,6 +45,8 @@ drain: ## take a replica out of its pool and wait for its requests [REPLICA= TIM
 	@$(RUN) scripts/drain.py "$(STACK)" "$(REPLICA)" $(if $(TIMEOUT),--timeout "$(TIMEOUT)")
 undrain: ## put a drained replica back [REPLICA=]
 	@$(RUN) scripts/drain.py "$(STACK)" "$(REPLICA)" --undo
+report: ## what Prometheus knows, as one HTML file without Grafana [SINCE=1h UNTIL= OUT=report.html]
+	@$(RUN) scripts/report.py "$(STACK)" $(if $(SINCE),--since "$(SINCE)") $(if $(UNTIL),--until "$(UNTIL)") $(if $(OUT),--output "$(OUT)")
 lint: ## every linter, and every rendered file checked by the program that reads it
 	@scripts/setup.sh dev && scripts/setup.sh docker && tests/lint.sh
 test-unit: ## unit and case tests, in seconds

@@ -1,4 +1,4 @@
-"""SLO: how much of the error budget is left, how fast it burns, and what burns it."""
+"""SLO: how much of the error budget is left, how fast it is used up, and by what."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from boards.panels import AnyPanel, Levels, Words, graph, number
 from boards.queries import HOST, Query, rate, select, shown
 
 MODEL = f'{HOST}, model=~"$model"'
-SLO = "{{slo}} {{model}}"
-# Burn rates that page and that make a ticket: sloth's 30-day windows, after Google's SRE workbook.
-BURN = Levels(1, 14.4)
+# the longer the window, the slower the burn that it shows; the alerts' own are 1h and 6h (page), 1d and 3d (ticket)
+WINDOWS = ("5m", "1h", "6h", "3d")
 BUDGET = Levels(0.5, 0.1, below=True)
+LATENCY = (("TTFT", "model_ttft"), ("E2E", "model_e2e"))
 # Edges of vLLM's own buckets: between two of them nobody can count. Prometheus 3 writes 1 as 1.0.
 TTFT_EDGES = 'le=~"0.25|0.5|1|1.0|2.5|5|5.0|10|10.0"'
 E2E_EDGES = 'le=~"1|1.0|2.5|5|5.0|10|10.0|30|30.0|60|60.0"'
@@ -23,11 +23,11 @@ def slo() -> Board:
     return Board(
         uid="vllm-slo",
         title="vLLM / SLO",
-        description="Error budgets, burn rates, and the requests that burn them.",
+        description="Error budgets, and the requests that use them up.",
         variables=[*scraped("up"), Variable("model", "Model", 'vllm:num_requests_running{host=~"$host"}')],
         rows=[
             Row("Error budget", _budget()),
-            Row("Burn rate: 1 uses the budget up exactly at the end of the period", _burn()),
+            Row("What the objectives count as bad", _burn()),
             Row("Availability of the gateway", _availability()),
             Row("Latency of the models", _latency()),
         ],
@@ -35,21 +35,30 @@ def slo() -> Board:
     )
 
 
-def _burn_rate(window: str) -> str:
-    return f"{names.SLI_ERROR.format(window=window)} / on (slo, model) group_left () {names.ERROR_BUDGET}"
+def _left(level: str) -> str:
+    return names.SLO_BUDGET_LEFT.format(level=level)
+
+
+def _bad(level: str, window: str) -> str:
+    return names.SLO_BAD.format(level=level, window=window)
 
 
 def _budget() -> list[AnyPanel]:
+    latency = [
+        number(
+            Words(f"{short} budget left", f"Of 30 days' budget of requests slower than their model's {short} objective;"
+                  " the model that has the least."),
+            "percentunit", Query(f"min ({_left(level)})", "least"), levels=BUDGET, width=6,
+        )
+        for short, level in LATENCY
+    ]  # fmt: skip
     return [
         number(
-            Words("Budget left", "Of the SLO's whole period, the SLO that has the least. Below zero the promise is"
-                  " broken: no releases but repairs."),
-            "percentunit", Query(f"min by (slo, model) ({names.BUDGET_LEFT})", SLO), levels=BUDGET, width=8,
+            Words("Availability budget left", "Of 30 days' budget of bad requests. Below zero the promise is broken: no"
+                  " releases but repairs. `make slo` shows the same."),
+            "percentunit", Query(f"min ({_left('gateway')})", "left"), levels=BUDGET, width=6,
         ),
-        number(
-            Words("Burn rate, 1 h", "Above 14.4 the budget of 30 days is gone in 2: somebody is paged."),
-            "none", Query(f"max by (slo, model) ({_burn_rate('1h')})", SLO), levels=BURN, width=8, decimals=1,
-        ),
+        *latency,
         number(
             Words("Good answers", "Share of the gateway's answers in the time shown that were not 5xx. Broken streams"
                   " are in the budget, not here."),
@@ -58,7 +67,7 @@ def _budget() -> list[AnyPanel]:
                 f"sum (increase({select(names.NGINX_REQUESTS, HOST, OK)}[$__range]))"
                 f" / sum (increase({select(names.NGINX_REQUESTS, HOST)}[$__range]))", "good",
             ),
-            levels=Levels(0.9999, 0.999, below=True), width=8, decimals=3,
+            levels=Levels(0.9999, 0.999, below=True), width=6, decimals=3,
         ),
     ]  # fmt: skip
 
@@ -66,15 +75,19 @@ def _budget() -> list[AnyPanel]:
 def _burn() -> list[AnyPanel]:
     return [
         graph(
-            Words(f"Burn rate over {window}", look),
-            "none", [Query(f"max by (slo, model) ({_burn_rate(window)})", SLO)], width=6, levels=BURN,
-        )
-        for window, look in zip(names.SLI_WINDOWS, (
-            "What happens now; it rises first and falls first.",
-            "With the 5 minutes before it, what pages somebody.",
-            "A slow burn that an hour does not show.",
-            "What uses the budget up without ever paging.",
-        ), strict=True)
+            Words("Bad requests", "Share of requests that were bad, over several windows. Only the short ones high: it"
+                  " has just begun. Only the long ones: it is over, its budget is spent."),
+            "percentunit", [Query(f"max ({_bad('gateway', window)})", window) for window in WINDOWS],
+        ),
+        *(
+            graph(
+                Words(f"{short} too slow", f"Share of requests slower than their model's {short} objective, over an"
+                      " hour and over three days."),
+                "percentunit",
+                [Query(f"max by (model) ({_bad(level, span)})", f"{{{{model}}}} {span}") for span in ("1h", "3d")],
+            )
+            for short, level in LATENCY
+        ),
     ]  # fmt: skip
 
 
