@@ -17,8 +17,8 @@ from typing import Any
 from stack import console, inputs
 from stack.adjust import applied_plan
 from stack.errors import InputError
-from stack.report.page import Shown, page
-from stack.report.panels import sections, variables
+from stack.report.asking import ask
+from stack.report.page import page
 from stack.report.source import Prometheus, Span
 
 DASHBOARDS = inputs.ROOT / "grafana/dashboards"
@@ -44,7 +44,7 @@ def main() -> int:
     source = Prometheus((arguments.prometheus or _published(plan)).rstrip("/"))
     with console.step(f"asking {source.url}"):
         version = source.version()
-        shown = _ask(source, span)
+        shown = ask(DASHBOARDS, source, span)
     facts = {
         "Source": f"Prometheus {version} at {source.url}",
         "Images": ", ".join(sorted(set(plan.get("images", {}).values()))) or "not known: --prometheus",
@@ -76,21 +76,6 @@ def _span(since: str, until: str | None) -> Span:
 def _published(plan: Mapping[str, Any]) -> str:
     port = next(entry["port"] for entry in plan["published"] if entry["service"] == "prometheus")
     return f"http://127.0.0.1:{port}"
-
-
-def _ask(source: Prometheus, span: Span) -> list[Shown]:
-    chosen: dict[str, dict[str, str]] = {}
-    shown = []
-    for section in sections(DASHBOARDS):
-        panels = []
-        for panel in section.panels:
-            if panel.uid not in chosen:
-                chosen[panel.uid] = source.chosen(variables(DASHBOARDS, panel.uid), span)
-            panels.append((panel, source.series(panel, chosen[panel.uid], span)))
-        # a box without GPUs has a section less, not three empty panels
-        if section.title != "GPUs" or any(series for _, series in panels):
-            shown.append(Shown(section.title, panels))
-    return shown
 
 
 def _write(path: Path, text: str) -> None:
