@@ -1,6 +1,6 @@
-// Only what nginx cannot say by itself: who the client is, which model the body names, which prefix it starts with,
+// Only what nginx cannot say by itself: who the client is, which model the body names, which replica has its beginning,
 // and error bodies in OpenAI's shape. Preloaded JSON: `keys` (SHA-256 -> client), `clients` (name -> models and body
-// size allowed), `models` (name -> pool), `config` (revision).
+// size allowed), `models` (name -> pool, and replicas where affinity is wanted), `config` (revision).
 
 import crypto from 'crypto';
 
@@ -24,7 +24,7 @@ function client(r) {
     return own(keys, crypto.createHash('sha256').update(bearer[1]).digest('hex')) || '';
 }
 
-// Access phase: lets the request pass with $model, $pool and $prefix set, or answers it.
+// Access phase: lets the request pass with $model, $pool and $preferred set, or answers it.
 async function admit(r) {
     const limits = clients[r.variables.client];
     if (Number(r.headersIn['Content-Length'] || 0) > limits.max_body_bytes) {
@@ -62,8 +62,8 @@ async function admit(r) {
     }
     r.variables.model = name;
     r.variables.pool = model.pool;
-    if (model.prefix_affinity) {
-        r.variables.prefix = crypto.createHash('md5').update(name + '\n' + start(body)).digest('hex');
+    if (model.replicas) {
+        r.variables.preferred = preferred(model.replicas, name + '\n' + start(body));
     }
 }
 
@@ -78,6 +78,13 @@ function refusedField(body) {
 
 function given(value) {
     return value !== undefined && value !== null;
+}
+
+// Consistent hashing, by the highest weight: a replica that comes or goes moves its own beginnings and no others.
+function preferred(replicas, text) {
+    const prefix = crypto.createHash('md5').update(text).digest('hex');
+    const weight = (replica) => crypto.createHash('md5').update(prefix + replica).digest('hex');
+    return Object.keys(replicas).sort((a, b) => (weight(a) < weight(b) ? 1 : -1))[0];
 }
 
 // The text that the engine's prefix cache would recognise first.

@@ -136,9 +136,9 @@ def _context(plan: Plan, state: GatewayState) -> dict[str, Any]:
         "keys": dict(sorted(state.keys.items())),
         "engine_port": vllm_args.PORT,
         "jobs": list(_targets(plan)),
+        # mappings and not lists, here and in "models": preloaded lists have no methods in njs
         "clients": {
             name: {
-                # a mapping and not a list: preloaded lists have no methods in njs
                 "models": limit["models"] and dict.fromkeys(limit["models"], True),
                 "max_body_bytes": limit["max_body_size_mib"] * 2**20,
             }
@@ -149,7 +149,8 @@ def _context(plan: Plan, state: GatewayState) -> dict[str, Any]:
         "concurrencies": _by_value(limits, "concurrency"),
         "max_body_size_mib": max(limit["max_body_size_mib"] for limit in limits.values()),
         "models": {
-            pool.served_model_name: {"pool": pool.name, "prefix_affinity": pool.balancing == "prefix_affinity"}
+            pool.served_model_name: {"pool": pool.name}
+            | ({"replicas": dict.fromkeys(pool.engines, True)} if pool.balancing == "prefix_affinity" else {})
             for pool in plan.pools
         },
     }
