@@ -71,6 +71,8 @@ cordon: ## take a GPU out of use, kept over `make up`; the other GPUs serve on [
 	@$(RUN) scripts/cordon.py "$(STACK)" "$(GPU)" $(if $(TIMEOUT),--timeout "$(TIMEOUT)")
 uncordon: ## use a cordoned GPU again [GPU=uuid]
 	@$(RUN) scripts/cordon.py "$(STACK)" "$(GPU)" --undo
+report: ## what Prometheus knows, as one HTML file without Grafana [SINCE=1h UNTIL= OUT=report.html]
+	@$(RUN) scripts/report.py "$(STACK)" $(if $(SINCE),--since "$(SINCE)") $(if $(UNTIL),--until "$(UNTIL)") $(if $(OUT),--output "$(OUT)")
 lint: ## every linter, and every rendered file checked by the program that reads it
 	@scripts/setup.sh dev && scripts/setup.sh docker && tests/lint.sh
 test-unit: ## unit and case tests, in seconds

@@ -15,7 +15,7 @@ check() {
 mapfile -t shell < <(git ls-files --cached --others --exclude-standard '*.sh' .ci/run)
 check ruff check .
 check ruff format --check .
-check mypy scripts tests
+check mypy scripts tests grafana
 check yamllint --strict .
 check shellcheck "${shell[@]}"
 check ansible-lint --offline ansible

@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Record what each part of a running stack exposes, into this folder: one sample of each set of labels.
+
+    PYTHONPATH=scripts:tests .venv/bin/python tests/expositions/record.py vllm-onprem-test
+
+Values and label values are of that one run; the tests read names of metrics and of labels only.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from dashboards.expositions import LABEL, SAMPLE
+from stack.docker_host import address, connect, containers, get_page
+
+# file -> (service, its network, port)
+PARTS = {
+    "haproxy-3.0": ("haproxy", "inner", 8405),
+    "nginx-njs": ("nginx", "inner", 8406),
+    "node-exporter-1.9": ("node-exporter", "inner", 9100),
+    "prometheus-2.53": ("prometheus", "inner", 9090),
+    "alertmanager-0.28": ("alertmanager", "inner", 9093),
+    "vllm-0.32.0-cpu": ("engine-toy-0", "engines", 8000),
+}
+
+
+def shortened(page: str) -> str:
+    """HELP, TYPE, and the first sample of each metric with each set of label names."""
+    seen, lines = set(), []
+    for line in page.splitlines():
+        if line.startswith("#"):
+            lines.append(line)
+        elif found := SAMPLE.match(line):
+            kind = (found[1], tuple(LABEL.findall(found[2] or "")))
+            if kind not in seen:
+                seen.add(kind)
+                lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    running = containers(connect(), sys.argv[1])
+    for name, (service, network, port) in PARTS.items():
+        page = get_page(f"http://{address(running[service], network)}:{port}/metrics")
+        (Path(__file__).parent / f"{name}.txt").write_text(shortened(page))
+
+
+if __name__ == "__main__":
+    main()
