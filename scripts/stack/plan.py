@@ -238,6 +238,8 @@ def listens(plan: Plan) -> dict[str, frozenset[int]]:
         "alertmanager": frozenset({9093}),
         "node-exporter": frozenset({9100}),
     }
+    if plan.device == "cuda":
+        parts |= {"cadvisor": frozenset({8080}), "dcgm-exporter": frozenset({9400})}
     return parts | {engine.name: frozenset({vllm_args.PORT}) for engine in plan.engines}
 
 

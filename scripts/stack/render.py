@@ -188,13 +188,9 @@ def _environment(folder: Path) -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters["json"] = json.dumps
-    environment.filters["compose_json"] = _compose_json
-    return environment
-
-
-def _compose_json(value: object) -> str:
     # Compose would replace $NAME in any value, and does not join JSON's surrogate pairs
-    return json.dumps(value, ensure_ascii=False).replace("$", "$$")
+    environment.filters["compose_json"] = lambda value: json.dumps(value, ensure_ascii=False).replace("$", "$$")
+    return environment
 
 
 def _json(value: object) -> str:

@@ -50,8 +50,8 @@ def test_only_the_replica_on_the_gpu_is_not_run_and_every_other_keeps_name_and_g
     assert all(engine in plan.engines for engine in without.engines)
     assert without.pools == plan.pools
     assert {target.address for target in plan.targets} - {target.address for target in without.targets} == {
-        f"{gone}:8000"
-    }
+        f"{gone}:8000", f"http://{gone}:8000/v1/completions"
+    }  # fmt: skip
 
 
 def test_a_free_gpu_is_cordoned_without_a_change(plan: Plan) -> None:
@@ -76,7 +76,8 @@ def test_no_other_service_of_the_rendered_stack_differs(plan: Plan) -> None:
     assert services[0].keys() - services[1].keys() == {"engine-other-1"}
     assert services[1] == {name: service for name, service in services[0].items() if name != "engine-other-1"}
     assert {change.path for change in compare(before, after)} == {
-        "compose.yaml", "plan.json", "haproxy/haproxy.cfg", "prometheus/targets/vllm.json"
+        "compose.yaml", "plan.json", "haproxy/haproxy.cfg", "prometheus/targets/vllm.json",
+        "prometheus/targets/probe_replica.json", "prometheus/rules/monitoring.yaml", "prometheus/rules/gpu.yaml",
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from stack.hardware import Host
 from stack.limits import CPU_OVERHEAD_MIB, engine_memory_mib
@@ -48,7 +49,7 @@ def test_every_scraped_and_published_port_is_one_that_may_listen() -> None:
     plan = given.plan(given.config(given.toy(replicas=2)))
     planned = listens(plan)
     for target in plan.targets:
-        name, _, port = target.address.partition(":")
+        name, _, port = re.sub(r"https?://|/.*", "", target.address).partition(":")
         assert int(port) in planned["prometheus" if name == "localhost" else name]
     assert {port.service for port in plan.published} <= planned.keys()
     assert json.dumps({name: sorted(ports) for name, ports in planned.items()})

@@ -36,6 +36,7 @@ class Host:
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("ENGINE_UID", "HAPROXY_UID"):
             monkeypatch.setattr(copies, name, os.geteuid())
+        monkeypatch.setattr(rotate, "WATCH_UID", os.geteuid())
         self.place = Place("vllm-onprem", tmp_path)
         self.plan = given.plan(given.config(given.toy(replicas=2)))
         self.running: dict[str, tuple[str, str]] = {"nginx": ("id", "then")}

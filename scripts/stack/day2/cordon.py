@@ -84,7 +84,7 @@ def change(
     if compare(before.files, files):
         check = place.state / "checked"
         write_tree(check, files)
-        validate(check, plan.images, place.state / "tls", client)
+        validate(check, plan.images, place.state, client)
         needed = services_of(sorted({one.unit for one in compare(before.files, files) if one.needs == "reload"}))
         if begun and before.running:
             with putting_back(place.project, place.state, root, files, before, client):

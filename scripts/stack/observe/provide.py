@@ -16,14 +16,20 @@ from stack.secrets import engine_key
 
 def for_probe(state: Path) -> list[Path]:
     """The keys that the probe shows the gateway and the engines, as files of its own; their paths."""
-    wanted = {"key": key_file(state, PROBE).read_bytes().strip()}
-    if keys := engine_key.load(state):
-        wanted["engine-key"] = keys.sends.encode()
-    for name, key in wanted.items():
-        copy = _probe(state) / name
-        if not copy.is_file() or copy.read_bytes() != key:
-            write_private(copy, key)
-    return [_probe(state) / name for name in wanted]
+    return [_copied(state, "key", key_file(state, PROBE).read_bytes().strip()), *engines_key(state)]
+
+
+def engines_key(state: Path) -> list[Path]:
+    """The key that the probe shows the engines, once there is one."""
+    keys = engine_key.load(state)
+    return [_copied(state, "engine-key", keys.sends.encode())] if keys else []
+
+
+def _copied(state: Path, name: str, key: bytes) -> Path:
+    copy = _probe(state) / name
+    if not copy.is_file() or copy.read_bytes() != key:
+        write_private(copy, key)
+    return copy
 
 
 def for_alertmanager(watch: Mapping[str, Any], root: Path, state: Path) -> list[Path]:

@@ -87,7 +87,7 @@ def _take(place: Place, plan: Plan, keys: EngineKeys, client: docker.DockerClien
     # in this order: what is written down can be rendered by any command from then on, and names these copies
     hand_out(place.state, copies_of(keys), plan.images["nginx"], client)
     engine_key.save(place.state, keys)
-    give_to(provide.for_probe(place.state), WATCH_UID, plan.images["nginx"], client)
+    give_to(provide.engines_key(place.state), WATCH_UID, plan.images["nginx"], client)
     before = apply.look(place.project, place.live, client)
     files = _files(place, plan, keys, before)
     write_tree(place.state / "checked", files)

@@ -351,5 +351,7 @@ def test_replicas_that_are_said_leave_so_many_gpus_for_each() -> None:
 
 
 def test_flags_that_take_memory_of_their_own_are_named() -> None:
-    _, (sized,) = resolved(model("llama-3-8b", extra_args=["--enable-lora"]))
-    assert "not counted: memory that extra_args may take (--enable-lora)" in notes(sized)
+    adapter = {"name": "a", "source": {"path": "/srv/a"}}
+    _, (sized,) = resolved(model("llama-3-8b", extra_args=["--swap-space", "4"], lora_adapters=[adapter]))
+    assert "not counted: memory that extra_args may take (--swap-space 4)" in notes(sized)
+    assert "not counted: memory of the LoRA adapters" in notes(sized)
