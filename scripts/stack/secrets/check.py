@@ -23,13 +23,19 @@ def check(state: Path, names: Sequence[str], gateway: Gateway, root: Path) -> No
 
 
 def tighten(state: Path) -> None:
-    """What only this host reads is nobody else's: folders 0700, files 0400. Containers' copies are not touched."""
+    """What only this host reads is nobody else's: folders 0700, files 0400, of the user whose stack it is.
+
+    Containers' copies are not touched.
+    """
     secrets = state / "secrets"
-    private = [(secrets, 0o700), (secrets / "api-keys", 0o700)]
-    private += [(path, 0o400) for folder in (secrets, secrets / "api-keys") for path in folder.glob("*")]
-    for path, mode in private:
-        wanted = path.is_dir() == (mode == 0o700)
-        if wanted and path.exists() and path.stat().st_mode & 0o777 != mode:
+    folders = [path for path in (secrets, secrets / "api-keys") if path.is_dir()]
+    files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
+    owner = state.stat().st_uid if folders else 0
+    for path in (*folders, *files):
+        now, mode = path.stat(), 0o700 if path in folders else 0o400
+        if os.geteuid() == 0 and now.st_uid != owner:
+            os.chown(path, owner, -1)
+        if now.st_mode & 0o777 != mode:
             path.chmod(mode)
 
 
