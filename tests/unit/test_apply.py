@@ -1,4 +1,4 @@
-"""Who is waited for until it is ready, and who is given up."""
+"""A tree onto a host: who is waited for, and who is given up and why."""
 
 from __future__ import annotations
 
