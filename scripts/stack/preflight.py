@@ -45,7 +45,7 @@ def _ports(plan: Plan, running: Mapping[str, Container]) -> Iterator[Problem]:
         if binding["HostPort"] and container.status == "running"
     }
     for wanted in plan.published:
-        if wanted.port not in ours and (cause := _cannot_bind(wanted)):
+        if wanted.port not in ours and (cause := cannot_bind(wanted)):
             yield Problem(
                 wanted.key,
                 f"port {wanted.port} on {wanted.address} cannot be used: {cause}; `ss -ltnp 'sport = {wanted.port}'`"
@@ -53,7 +53,8 @@ def _ports(plan: Plan, running: Mapping[str, Container]) -> Iterator[Problem]:
             )
 
 
-def _cannot_bind(wanted: Published) -> str | None:
+def cannot_bind(wanted: Published) -> str | None:
+    """Why a port cannot be had; None when it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

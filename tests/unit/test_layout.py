@@ -97,6 +97,12 @@ def test_modules_are_small_but_for_those_with_a_reason() -> None:
     assert {module for module in MODULES if lines_of(PATHS[module]) > 200} == set(LARGE)
 
 
+def test_modules_of_a_group_are_small() -> None:
+    groups = list(LIBRARY.glob("*/*.py"))
+    assert groups
+    assert [path.name for path in groups if lines_of(path) > 200] == []
+
+
 def test_scripts_are_shorter_than_a_hundred_lines() -> None:
     lengths = {path.name: lines_of(path) for path in (ROOT / "scripts").glob("*.py")}
     assert lengths

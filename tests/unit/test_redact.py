@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,13 @@ def test_a_secret_of_any_kind_is_taken_out(text: str, secret: str) -> None:
 )
 def test_what_a_reader_needs_is_left(text: str) -> None:
     assert REDACT(text) == text
+
+
+@pytest.mark.parametrize("piece", ["-", "_", "a-", "a.", "a@", "eyJ-", "token ", "://a", "-----BEGIN PRIVATE KEY-----"])
+def test_no_text_takes_long(piece: str) -> None:
+    began = time.monotonic()
+    REDACT(piece * (500_000 // len(piece)))
+    assert time.monotonic() - began < 5  # some tenths; with a repetition in a repetition it would be hours
 
 
 def test_secrets_of_the_stack_and_of_the_environment_are_known(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import socket
 from collections.abc import Iterator
 
 import requests
@@ -27,7 +26,7 @@ def readiness(box: Box) -> Iterator[Finding]:
         return
     if box.client is None:
         # nothing of ours can hold a port while there is no engine
-        taken = [f"{one.address}:{one.port}" for one in box.plan.published if not _free(one.address, one.port)]
+        taken = [f"{one.address}:{one.port}" for one in box.plan.published if preflight.cannot_bind(one)]
         if taken:
             yield Finding("problem", "ports", f"{', '.join(taken)} taken", "`ss -ltnp` shows who has them")
         else:
@@ -103,18 +102,6 @@ def certificate(box: Box) -> Iterator[Finding]:
     except InputError as error:
         for problem in error.problems:
             yield Finding("problem", problem.where, problem.what)
-
-
-def _free(address: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except PermissionError:
-            return True  # below 1024 and not root: Docker's daemon binds it
-        except OSError:
-            return False
-    return True
 
 
 def _hub(box: Box, name: str) -> Finding:

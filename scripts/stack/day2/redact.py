@@ -9,16 +9,17 @@ MASK = "<redacted>"
 # Shorter ones would take innocent words away with them, and are none of ours.
 SHORTEST_KNOWN = 6
 
+# Every repetition has an end: a log may hold a megabyte of anything, and a match cannot be interrupted.
 _PEM = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(-----END \1-----|\Z)", re.DOTALL)
 # scheme://user:password@host, and a lone token before the @
-_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/\s\"'<>@]+@", re.IGNORECASE)
+_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,20}://)[^/\s\"'<>@]{1,512}@", re.IGNORECASE)
 _AUTHORIZATION = re.compile(
-    r"(?P<name>(?:proxy-)?authorization[\"']?\s*[:=]\s*[\"']?)(?:[A-Za-z]+ +)?[^\s\"',]+", re.IGNORECASE
+    r"(?P<name>(?:proxy-)?authorization[\"']?\s*[:=]\s*[\"']?)(?:[A-Za-z]{1,20} {1,4})?[^\s\"',]+", re.IGNORECASE
 )
 _BEARER = re.compile(r"(?P<name>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
 # key: value, KEY=value, "key": "value", --key value, "--key", "value". Not max_tokens, token_file, keys of a mapping.
 _NAMED = re.compile(
-    r"(?P<name>(?<![A-Za-z0-9])[\w.-]*(?:passwd|password|passphrase|secret|token|credential|cookie|"
+    r"(?P<name>(?:passwd|password|passphrase|secret|token|credential|cookie|"
     r"(?:api|access|private|secret|account|encryption|license)[_-]?key)(?:s3)?[\"']?(?:\s*[:=]\s*|[\"'],\s*|\s+(?=[^\s:=]{12}))"
     r"[\"']?)(?P<value>[^\s\"',;&\]}]{4,})",
     re.IGNORECASE,
@@ -29,9 +30,9 @@ _SHAPES = re.compile(
     r"|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
     r"|\bxox[abprs]-[A-Za-z0-9-]{10,}"
-    r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"  # a JSON web token
+    r"|\beyJ[A-Za-z0-9_-]{8,512}\.[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]*"  # a JSON web token
 )
-_EMAIL = re.compile(r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}\b")
+_EMAIL = re.compile(r"\b[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
 _NOT_SECRET = re.compile(r"(?:true|false|null|none|<[^>]*>|\*+|\$\{?\w+\}?)", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,9}(?:\.\d+)?")
 
