@@ -31,14 +31,17 @@ def main() -> int:
         }
         for name in services(plan)
     ]
+    cordoned = {engine["name"]: engine["gpus"] for engine in plan.get("cordoned", ())}
     good = all(part["condition"] in ("running", "healthy") for part in parts)
     if arguments.json:
-        console.print_json({"good": good, "url": gateway_url(plan), "parts": parts})
+        console.print_json({"good": good, "url": gateway_url(plan), "parts": parts, "cordoned": cordoned})
     else:
         for part in parts:
             part["condition"] = f"{part['condition']}, drained" if part["drained"] else part["condition"]
         rows = [[str(part[key]) for key in ("part", "condition", "restarts", "since")] for part in parts]
         print(console.table(["part", "condition", "restarts", "since"], rows))
+        for name, gpus in cordoned.items():
+            print(f"cordoned, not run: {name} on {', '.join(gpus)}")
         print(f"gateway {gateway_url(plan)}; live tree {place.live}")
         print("This shows containers; `make smoke` proves that they serve.")
     return 0 if good else 1

@@ -15,10 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from stack import console, images
+from stack import console
 from stack.config import StackConfig
 from stack.gateway_state import GatewayState
 from stack.hardware import Gpu, Host
+from stack.images.choice import pulled_references
+from stack.images.pins import load_pins
 from stack.inputs import ROOT
 from stack.plan import make_plan
 from stack.render import render
@@ -65,7 +67,7 @@ def _measure(count: int, runs: int) -> dict[str, float | int]:
     config = StackConfig.model_validate(
         {"models": [{"served_model_name": "llama", "source": {"hub": "org/model"}, "replicas": 8}]}
     )
-    references = images.references(ROOT, images.load_pins(ROOT), "registry", "cuda")
+    references = pulled_references(load_pins(ROOT).of("cuda"))
     times: dict[str, list[float]] = {"plan": [], "render": [], "write": []}
     for _ in range(runs):
         began = time.perf_counter()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import docker
 import requests
 from docker.errors import DockerException
 
 from stack.errors import StackError
-from stack.vllm_args import MODEL_MOUNT
+from stack.vllm_args import MODEL_MOUNT, SECRET_CONFIG
 
 CHECKER = Path(__file__).with_name("vllm_check.py")
 TIMEOUT_SECONDS = 300
@@ -23,6 +24,8 @@ ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
 }
+# where a stand-in for the engine's secret is written
+TMPFS = {"/tmp": "exec,mode=1777", str(Path(SECRET_CONFIG).parent): "mode=1777"}
 
 
 def refusals(
@@ -33,14 +36,28 @@ def refusals(
     With model_dir each argv is taken through vLLM's engine configuration too, on that model.
     Raises StackError when the image's vLLM could not be asked.
     """
-    volumes = {str(CHECKER): {"bind": "/check.py", "mode": "ro"}}
-    if model_dir:
-        volumes[str(model_dir)] = {"bind": MODEL_MOUNT, "mode": "ro"}
-    command = ["/check.py", json.dumps([list(argv) for argv in argvs]), *(["--configure"] if model_dir else [])]
+    volumes = {str(model_dir): {"bind": MODEL_MOUNT, "mode": "ro"}} if model_dir else {}
+    arguments = [json.dumps([list(argv) for argv in argvs]), *(["--configure"] if model_dir else [])]
+    results: list[str | None] = ask_image(client, image, CHECKER, arguments, volumes)
+    return results
+
+
+def ask_image(
+    client: docker.DockerClient,
+    image: str,
+    script: Path,
+    arguments: Sequence[str],
+    volumes: Mapping[str, dict[str, str]] | None = None,
+) -> Any:
+    """What a script prints behind RESULT in a container of an engine's image, without network or GPU.
+
+    Raises StackError when it prints none.
+    """
     try:
         container = client.containers.create(
-            image, entrypoint=["python3"], command=command, volumes=volumes, environment=ENVIRONMENT,
-            user="2000:2000", network_mode="none", read_only=True, tmpfs={"/tmp": "exec,mode=1777"},
+            image, entrypoint=["python3"], command=["/script.py", *arguments],
+            volumes={**(volumes or {}), str(script): {"bind": "/script.py", "mode": "ro"}}, environment=ENVIRONMENT,
+            user="2000:2000", network_mode="none", read_only=True, tmpfs=TMPFS,
             cap_drop=["ALL"], security_opt=["no-new-privileges:true"],
         )  # fmt: skip
         try:
@@ -52,9 +69,13 @@ def refusals(
             container.remove(force=True)
     except (DockerException, requests.RequestException) as error:
         raise StackError(f"vLLM's own parser could not be asked: {error}") from None
+    return result_of(printed, said)
+
+
+def result_of(printed: str, said: str) -> Any:
+    """The result in what a script printed. Raises StackError with the last words of its stderr."""
     for line in printed.splitlines():
         if line.startswith(RESULT):
-            results: list[str | None] = json.loads(line.removeprefix(RESULT))
-            return results
+            return json.loads(line.removeprefix(RESULT))
     tail = "\n".join(said.strip().splitlines()[-5:])
     raise StackError(f"vLLM's own parser could not be asked: {tail}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -36,16 +37,17 @@ class Gpu(BaseModel):
 
 
 class Host(BaseModel):
-    """One machine and the GPUs of it that the stack may take."""
+    """One machine, the GPUs of it that the stack may take, and its memory in MiB where that is known."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: Name = "localhost"
     gpus: tuple[Gpu, ...] = Field((), strict=False)
+    memory_mib: int | None = Field(None, ge=1)
 
 
 class HostsFile(BaseModel):
-    """A hosts file: ``hosts: [{name, gpus: [{uuid, model, memory_mib, nvlink, numa}]}]``."""
+    """A hosts file: ``hosts: [{name, memory_mib, gpus: [{uuid, model, memory_mib, nvlink, numa}]}]``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -85,6 +87,11 @@ def save_hosts(path: Path, hosts: tuple[Host, ...]) -> None:
     )
 
 
+def memory_here() -> int:
+    """This box's memory in MiB, as its kernel counts it."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+
+
 def find_gpus() -> tuple[tuple[Gpu, ...], tuple[Gpu, ...]]:
     """(idle, busy) GPUs of this box. Busy: a compute process, or more than IDLE_MEMORY_MIB in use.
 
@@ -92,10 +99,10 @@ def find_gpus() -> tuple[tuple[Gpu, ...], tuple[Gpu, ...]]:
     """
     if not shutil.which("nvidia-smi"):
         return (), ()
-    working = set(_nvidia_smi("--query-compute-apps=gpu_uuid"))
+    working = set(nvidia_smi("--query-compute-apps=gpu_uuid"))
     idle: list[Gpu] = []
     busy: list[Gpu] = []
-    for line in _nvidia_smi("--query-gpu=uuid,name,memory.total,memory.used"):
+    for line in nvidia_smi("--query-gpu=uuid,name,memory.total,memory.used"):
         try:
             uuid, model, total, used = (part.strip() for part in line.split(","))
             gpu, used_mib = Gpu(uuid=uuid, model=model, memory_mib=int(total)), int(used)
@@ -105,7 +112,8 @@ def find_gpus() -> tuple[tuple[Gpu, ...], tuple[Gpu, ...]]:
     return tuple(idle), tuple(busy)
 
 
-def _nvidia_smi(query: str) -> list[str]:
+def nvidia_smi(query: str) -> list[str]:
+    """Lines of an answer, without head and units. Raises StackError when the driver does not answer."""
     command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

@@ -6,13 +6,16 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from stack import certificates, images, kept_state
-from stack.config import UNSAFE_IN_PATHS, StackConfig, load_config, problem_at
-from stack.errors import InputError, Problem, StackError
-from stack.hardware import Gpu, Host, find_gpus, load_hosts, save_hosts
-from stack.model import ModelFacts, ModelFilesError, read_facts
+from stack import certificates, cordons, kept_state
+from stack.config import UNSAFE_IN_PATHS, StackConfig, load_config
+from stack.errors import InputError, StackError
+from stack.hardware import Gpu, Host, find_gpus, load_hosts, memory_here, save_hosts
+from stack.images.choice import choose
+from stack.images.pins import Source
+from stack.images.source import remember as remember_source
+from stack.images.source import source_of
+from stack.model import ModelFacts
+from stack.model_facts import gather_facts
 from stack.plan import Plan, absolute, make_plan, model_dir, state_dir
 from stack.render import render
 from stack.sizing.files import Known, Unknown, needs_of, running_gpus
@@ -23,14 +26,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Inputs:
-    """One stack file and what it is planned with. shown: its name in messages."""
+    """One stack file and what it is planned with. shown: its name in messages. cordoned: GPUs not to be used."""
 
     shown: str
     config: StackConfig
     hosts: tuple[Host, ...]
-    source: images.Source
+    source: Source
     images: dict[str, str]
+    images_built: bool
     facts: dict[str, ModelFacts]
+    cordoned: frozenset[str]
     needs: dict[str, Known | Unknown]
 
     @property
@@ -65,9 +70,9 @@ class Inputs:
             resolved, sized = resolver.host(host)
             plan = make_plan(
                 resolved, host, self.images, ROOT, self.facts,
-                images_built=self.source == "build", shown=self.shown, previous=running_gpus(self.live, host.name),
+                images_built=self.images_built, shown=self.shown, previous=running_gpus(self.live, host.name),
             )  # fmt: skip
-            made.append((plan, sized))
+            made.append((cordons.without_gpus(plan, self.cordoned), sized))
         return made
 
     def render(self, plan: Plan) -> dict[str, bytes]:
@@ -107,19 +112,13 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     shown = str(arguments.stack)
     _check_root()
     config = load_config(arguments.stack, shown)
-    facts = _facts(config, shown)
+    facts = gather_facts(config, ROOT, shown)
     hosts = _hosts(config, arguments)
-    source = _source(config)
-    references = images.references(ROOT, images.load_pins(ROOT), source, config.device, config.images.mirror)
-    return Inputs(
-        shown,
-        config,
-        hosts,
-        source,
-        references,
-        facts,
-        needs_of(config, lambda model: model_dir(config, model, ROOT), shown),
-    )
+    source = source_of(config.images, arguments.stack, ROOT, _source_file(config))
+    chosen = choose(ROOT, config.images, source, config.device)
+    cordoned = cordons.cordoned(state_dir(config, ROOT))
+    needs = needs_of(config, lambda model: model_dir(config, model, ROOT), shown)
+    return Inputs(shown, config, hosts, source, chosen.references, chosen.built, facts, cordoned, needs)
 
 
 def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None:
@@ -129,13 +128,12 @@ def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None
     """
     inputs.state.mkdir(parents=True, exist_ok=True)
     if inputs.config.device == "cuda":
-        used = {uuid for engine in plan.engines for uuid in engine.gpus}
+        used = {uuid for engine in (*plan.engines, *plan.cordoned) for uuid in engine.gpus}
         earlier = {gpu.uuid for gpu in taken_gpus(inputs.config)} if failed_before else set()
         host = inputs.hosts[0]
         kept = tuple(gpu for gpu in host.gpus if gpu.uuid in used | earlier)
         save_hosts(_hosts_file(inputs.config), (host.model_copy(update={"gpus": kept}),))
-    if inputs.config.images.source == "auto":
-        _source_file(inputs.config).write_text(yaml.safe_dump({"source": inputs.source}))
+    remember_source(inputs.source, inputs.config.images, Path(inputs.shown), ROOT, _source_file(inputs.config))
 
 
 def taken_gpus(config: StackConfig) -> tuple[Gpu, ...]:
@@ -160,32 +158,6 @@ def _source_file(config: StackConfig) -> Path:
     return state_dir(config, ROOT) / "images.yaml"
 
 
-def _source(config: StackConfig) -> images.Source:
-    asked = config.images.source
-    known = _source_file(config)
-    if asked == "auto" and known.is_file():
-        # decided on the first `make up`: asking the registry each time could change a running stack's images
-        return "build" if (yaml.safe_load(known.read_text()) or {}).get("source") == "build" else "registry"
-    return images.choose_source(asked, config.device, config.images.mirror)
-
-
-def _facts(config: StackConfig, shown: str) -> dict[str, ModelFacts]:
-    facts: dict[str, ModelFacts] = {}
-    problems: list[Problem] = []
-    for model in config.models:
-        folder = model_dir(config, model, ROOT)
-        if model.source.path is None and not folder.is_dir():
-            continue  # made or fetched by `make up`, which looks again
-        try:
-            facts[model.served_model_name] = read_facts(folder)
-        except ModelFilesError as error:
-            key = "source.path" if model.source.path is not None else "source"
-            problems.append(problem_at(config, model, key, str(error)))
-    if problems:
-        raise InputError(shown, problems)
-    return facts
-
-
 def _hosts(config: StackConfig, arguments: argparse.Namespace) -> tuple[Host, ...]:
     if arguments.hosts is not None:
         hosts = load_hosts(arguments.hosts)
@@ -198,18 +170,21 @@ def _hosts(config: StackConfig, arguments: argparse.Namespace) -> tuple[Host, ..
         return chosen
     if config.device == "cpu":
         return (Host(),)
-    return (Host(gpus=_gpus_here(config)),)
+    return (Host(gpus=_gpus_here(config), memory_mib=memory_here()),)
 
 
 def _gpus_here(config: StackConfig) -> tuple[Gpu, ...]:
     idle, busy = find_gpus()
     here = {gpu.uuid: gpu for gpu in (*idle, *busy)}
-    # the stack's own engines make its GPUs busy: what it took stays its own, and comes first
-    taken = [gpu.uuid for gpu in taken_gpus(config)]
-    gone = [uuid for uuid in taken if uuid not in here]
+    # the stack's own engines make its GPUs busy: what it took stays its own, and comes first. A cordoned GPU keeps its
+    # place, so that every replica keeps its own, even where the driver has lost it; one that was free is not taken.
+    cordoned = cordons.cordoned(state_dir(config, ROOT))
+    earlier = {gpu.uuid: gpu for gpu in taken_gpus(config)}
+    here = {uuid: gpu for uuid, gpu in earlier.items() if uuid in cordoned} | here
+    gone = [uuid for uuid in earlier if uuid not in here]
     if gone:
         raise StackError(
             f"{_hosts_file(config)}: GPU {', '.join(gone)} is not in this box any more (see `nvidia-smi -L`);"
             " delete the file to choose from the GPUs that are here"
         )
-    return (*(here[uuid] for uuid in taken), *(gpu for gpu in idle if gpu.uuid not in taken))
+    return (*(here[uuid] for uuid in earlier), *(gpu for gpu in idle if gpu.uuid not in {*earlier, *cordoned}))

@@ -30,9 +30,19 @@ def read(path: Path) -> dict[str, Any]:
 def record(path: Path, name: str, entry: Mapping[str, Any]) -> None:
     """Add or replace one model's entry, in one step."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    models = {**read(path), name: {**entry, "fetched": now}}
+    _write(path, {**read(path), name: {**entry, "fetched": now}})
+
+
+def forget(path: Path, name: str) -> None:
+    """Drop one model's entry: it is not here any more."""
+    known = read(path)
+    if name in known:
+        _write(path, {other: entry for other, entry in known.items() if other != name})
+
+
+def _write(path: Path, models: Mapping[str, Any]) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(HEAD + yaml.safe_dump({"models": models}, sort_keys=True, width=200))
+    partial.write_text(HEAD + yaml.safe_dump({"models": dict(models)}, sort_keys=True, width=200))
     partial.rename(path)
 
 

@@ -14,9 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stack import vllm_args
-from stack.config import Model, StackConfig, problem_at
+from stack.config import Model, Source, StackConfig, problem_at
 from stack.errors import InputError, Problem
 from stack.hardware import Gpu, Host
+from stack.limits import engine_memory_mib
 from stack.model import ModelFacts
 from stack.sizing.files import auto_keys
 from stack.sizing.placement import Demand, Placement, place
@@ -43,7 +44,10 @@ HEALTH_CHECK = HealthCheck(interval=3, timeout=45, retries=3)
 
 @dataclass(frozen=True)
 class Engine:
-    """One vLLM process group in one container. Times in seconds, memory in MiB, paths on the host."""
+    """One vLLM process group in one container. Times in seconds, memory in MiB, paths on the host.
+
+    memory_mib: what it may hold of the host's memory, None where no limit can be told (limits.py).
+    """
 
     name: str
     served_model_name: str
@@ -57,9 +61,12 @@ class Engine:
     cache_dir: str
     evidence_dir: str
     shm_mib: int
+    memory_mib: int | None
     health_check: HealthCheck
     startup_timeout: int
     stop_grace: int
+    task: str = "generate"
+    adapter_dirs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ class Pool:
     """The replicas of one model: one HAProxy backend.
 
     max_num_seqs: requests that one replica works on; max_queue: how many more wait, for queue_timeout seconds.
+    adapters: more names that clients may ask for, answered by the same replicas.
     """
 
     name: str
@@ -76,6 +84,13 @@ class Pool:
     max_num_seqs: int
     max_queue: int
     queue_timeout: int
+    task: str = "generate"
+    adapters: tuple[str, ...] = ()
+
+    @property
+    def has_affinity(self) -> bool:
+        """Whether a conversation has a replica of its own; embeddings leave nothing in a prefix cache."""
+        return self.balancing == "prefix_affinity" and self.task == "generate"
 
 
 @dataclass(frozen=True)
@@ -99,7 +114,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything one host runs."""
+    """Everything one host runs. cordoned: replicas that are not run, as their GPU is not to be used (cordons.py)."""
 
     project: str
     host: str
@@ -114,6 +129,7 @@ class Plan:
     retention: str
     state_dir: str
     gpus_unused: tuple[str, ...]
+    cordoned: tuple[Engine, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as `plan.json` holds it."""
@@ -152,12 +168,15 @@ def make_plan(
         names = []
         for replica in range(model.replicas):
             taken = list(placement.taken.get(_engine_name(pool, replica), ()))
-            engines.append(_engine(config, model, pool, replica, taken, images["vllm"], state, root))
+            known = (facts or {}).get(model.served_model_name)
+            memory = engine_memory_mib(config.device, model, host.memory_mib, known.weights_bytes if known else 0)
+            engines.append(_engine(config, model, pool, replica, taken, memory, images["vllm"], state, root))
             names.append(engines[-1].name)
         pools.append(
             Pool(
                 pool, model.served_model_name, tuple(names),
                 model.balancing, model.max_num_seqs, model.max_queue, model.queue_timeout,
+                model.task, tuple(adapter.name for adapter in model.lora_adapters),
             )
         )  # fmt: skip
 
@@ -180,7 +199,13 @@ def make_plan(
 
 def plan_from(document: Mapping[str, Any]) -> Plan:
     """The plan that as_dict() wrote, such as the plan.json of an applied tree."""
-    parts: dict[str, type[Any]] = {"engines": Engine, "pools": Pool, "published": Published, "targets": Target}
+    parts: dict[str, type[Any]] = {
+        "engines": Engine,
+        "cordoned": Engine,
+        "pools": Pool,
+        "published": Published,
+        "targets": Target,
+    }
     fields: dict[str, Any] = {
         key: tuple(parts[key](**{name: _frozen(item) for name, item in entry.items()}) for entry in value)
         if key in parts
@@ -192,6 +217,20 @@ def plan_from(document: Mapping[str, Any]) -> Plan:
 
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def listens(plan: Plan) -> dict[str, frozenset[int]]:
+    """service -> every TCP port on which its container may be spoken to, published or not."""
+    haproxy = frozenset({8080, 8081, 8405})  # requests, requests again, metrics
+    parts = {
+        "nginx": frozenset({8443, 8406}),  # clients, metrics
+        "haproxy": haproxy,
+        "haproxy-standby": haproxy,
+        "prometheus": frozenset({9090}),
+        "alertmanager": frozenset({9093}),
+        "node-exporter": frozenset({9100}),
+    }
+    return parts | {engine.name: frozenset({vllm_args.PORT}) for engine in plan.engines}
 
 
 def absolute(root: Path, path: str) -> Path:
@@ -206,7 +245,16 @@ def state_dir(config: StackConfig, root: Path) -> Path:
 
 def model_dir(config: StackConfig, model: Model, root: Path) -> Path:
     """Where a model's files are (path), or are put before the engines start (hub, archive, toy)."""
-    source = model.source
+    return source_dir(config, model.source, root, "toy-llama")
+
+
+def adapter_dirs(config: StackConfig, model: Model, root: Path) -> dict[str, Path]:
+    """Name -> folder of a model's LoRA adapters, in the order that the engine mounts them."""
+    return {each.name: source_dir(config, each.source, root, "toy-lora") for each in model.lora_adapters}
+
+
+def source_dir(config: StackConfig, source: Source, root: Path, toy: str) -> Path:
+    """Folder of what a source names. toy: its name for what is made here."""
     models = absolute(root, config.paths.state) / "models"
     if source.path is not None:
         return absolute(root, source.path)
@@ -215,7 +263,7 @@ def model_dir(config: StackConfig, model: Model, root: Path) -> Path:
     if source.archive is not None:
         name = str(absolute(root, source.archive)).strip("/").replace("/", "--")
         return models / "archives" / name / (source.sha256 or "unpinned")
-    return models / "toy-llama"
+    return models / toy
 
 
 def _check_models(config: StackConfig, facts: Mapping[str, ModelFacts]) -> list[Problem]:
@@ -282,6 +330,7 @@ def _engine(
     pool: str,
     replica: int,
     gpus: list[Gpu],
+    memory: int | None,
     image: str,
     state: Path,
     root: Path,
@@ -298,15 +347,19 @@ def _engine(
             **vllm_args.environment(config, model),
             "ENGINE_NAME": name,
             "SERVED_MODEL_NAME": model.served_model_name,
+            "TASK": model.task,
         },
         gpus=tuple(gpu.uuid for gpu in gpus),
         model_dir=str(model_dir(config, model, root)),
         cache_dir=str(state / "cache" / name),
         evidence_dir=str(state / "evidence" / name),
         shm_mib=SHM_MIB + (SHM_MIB_PER_GPU * len(gpus) if len(gpus) > 1 else 0),
+        memory_mib=memory,
         health_check=HEALTH_CHECK,
         startup_timeout=model.startup_timeout,
         stop_grace=model.shutdown_timeout + STOP_GRACE_MARGIN_SECONDS,
+        task=model.task,
+        adapter_dirs=tuple(str(folder) for folder in adapter_dirs(config, model, root).values()),
     )
 
 
@@ -319,15 +372,14 @@ def _published(config: StackConfig) -> tuple[Published, ...]:
     )
 
 
+def engine_target(engine: Engine, host: str) -> Target:
+    """What Prometheus scrapes of an engine."""
+    labels = {"host": host, "model": engine.served_model_name, "replica": str(engine.replica)}
+    return Target("vllm", f"{engine.name}:{vllm_args.PORT}", labels)
+
+
 def _targets(engines: list[Engine], host: Host) -> tuple[Target, ...]:
-    vllm = [
-        Target(
-            "vllm",
-            f"{engine.name}:{vllm_args.PORT}",
-            {"host": host.name, "model": engine.served_model_name, "replica": str(engine.replica)},
-        )
-        for engine in engines
-    ]
+    vllm = [engine_target(engine, host.name) for engine in engines]
     here = {"host": host.name}
     parts = {
         "alertmanager": ("alertmanager:9093",),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stack import cordons
 from stack.errors import InputError, StackError
 from stack.hardware import Gpu, Host, save_hosts
 from stack.inputs import Inputs, add_arguments, gather, remember
@@ -96,24 +97,16 @@ def test_a_gpu_that_is_gone_is_an_error_that_says_how_to_go_on(
         gathered(device="cuda")
 
 
-def test_auto_asks_the_registry_once_and_remembers_the_answer(
-    gathered: Gather, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-
+def test_auto_in_a_file_of_ones_own_is_the_registry(gathered: Gather, monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody(host: str) -> bool:
-        asked.append(host)
-        return False
+        raise AssertionError(host)
 
-    monkeypatch.setattr("stack.images.registry_answers", nobody)
-    first = gathered(source="auto")
-    assert (first.source, len(asked)) == ("build", 1)
-    assert first.plans()[0].nginx_loads_modules is False
-    remember(first, first.plans()[0])
-    assert gathered(source="auto").source == "build"
-    assert len(asked) == 1
-    # said in the file, it is what the file says
-    assert gathered(source="registry").source == "registry"
+    monkeypatch.setenv("STACK_BY_DEFAULT", "yes")
+    monkeypatch.setattr("stack.images.source.registry_answers", nobody)
+    inputs = gathered(source="auto")
+    assert inputs.source == "registry"
+    assert inputs.plans()[0].nginx_loads_modules is True
+    assert gathered(source="build").plans()[0].nginx_loads_modules is False
 
 
 def test_a_hosts_file_is_planned_for_each_of_its_hosts_or_one(gathered: Gather, tmp_path: Path) -> None:
@@ -141,3 +134,31 @@ def test_a_model_that_is_still_to_be_made_is_no_error_and_a_broken_one_is(gather
 def test_the_rendered_tree_knows_only_keys_that_exist(gathered: Gather) -> None:
     inputs = gathered()
     assert inputs.render(inputs.plans()[0])["nginx/keys.json"].strip() == b"{}"
+
+
+def test_a_cordoned_gpu_keeps_its_place_even_where_the_driver_lost_it(
+    gathered: Gather, box: dict[str, tuple[Gpu, ...]]
+) -> None:
+    first = gathered(device="cuda", replicas=3)
+    remember(first, first.plans()[0])
+    cordons.save(first.state, [GPUS[1].uuid])
+    box.update(idle=(GPUS[0], GPUS[2], GPUS[3]))
+    again = gathered(device="cuda", replicas=3)
+    (plan,) = again.plans()
+    assert [(engine.name, engine.gpus) for engine in plan.engines] == [
+        ("engine-toy-0", (GPUS[0].uuid,)),
+        ("engine-toy-2", (GPUS[2].uuid,)),
+    ]
+    assert [(engine.name, engine.gpus) for engine in plan.cordoned] == [("engine-toy-1", (GPUS[1].uuid,))]
+    remember(again, plan)  # as every `make up` does
+    cordons.save(first.state, [])
+    box.update(idle=GPUS)
+    assert taken(gathered(device="cuda", replicas=3)) == uuids(GPUS[:3])
+
+
+@pytest.mark.usefixtures("box")
+def test_a_free_gpu_that_is_cordoned_is_not_taken(gathered: Gather) -> None:
+    first = gathered(device="cuda", replicas=1)
+    remember(first, first.plans()[0])
+    cordons.save(first.state, [GPUS[1].uuid])
+    assert taken(gathered(device="cuda", replicas=2)) == [GPUS[0].uuid, GPUS[2].uuid]

@@ -57,7 +57,13 @@ def test_a_wrong_stack_file_is_exit_code_2_and_one_message(
     name: str, write_stack: WriteStack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_stack("nme: x\n")
-    more = {"drain.py": ["engine-toy-0"], "keys.py": ["list"]}.get(name, [])
+    more = {
+        "drain.py": ["engine-toy-0"],
+        "keys.py": ["list"],
+        "cordon.py": ["GPU-0"],
+        "restore.py": ["x"],
+        "upgrade_check.py": ["1.2.3"],
+    }.get(name, [])
     code, out, err = run(monkeypatch, capsys, name, str(path), *more)
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {path}: 2 problems\n")

@@ -86,6 +86,8 @@ def notes(sized: Sized) -> list[str]:
     uncounted = [argument for argument in sized.model.extra_args if argument != "--enforce-eager"]
     if uncounted:
         found.append(f"not counted: memory that extra_args may take ({' '.join(uncounted)[:60]})")
+    if sized.model.lora_adapters:
+        found.append("not counted: the adapters of lora_adapters")
     if shape.vision is not None:
         found.append("memory of the image encoder is that of one image of the largest size")
     return found

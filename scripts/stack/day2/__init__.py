@@ -1,0 +1,1 @@
+"""Commands for the days after the first: look, keep, tidy up, compare, take a GPU out."""
