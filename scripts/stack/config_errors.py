@@ -32,17 +32,33 @@ def problems_of(error: ValidationError, root: type[BaseModel]) -> list[Problem]:
     found: list[Problem] = []
     for item in items:
         # a list whose items failed is also reported as "too short": the items say it better
-        if not (item["type"] == "too_short" and item["loc"] in inside):
+        if not (item["type"] == "too_short" and item["loc"] in inside) and _of_its_branch(item):
             found += _problems(item, root)
     return list(dict.fromkeys(found))
 
 
+def _of_its_branch(item: Mapping[str, Any]) -> bool:
+    # a key that is a word or a mapping fails as both: what a person wrote is one of them
+    branch = next((part for part in item["loc"] if _is_branch(part)), None)
+    if branch is None:
+        return True
+    if str(branch).startswith("literal"):
+        return not isinstance(item["input"], Mapping)
+    return item["type"] not in {"model_type", "model_attributes_type"}
+
+
+def _is_branch(part: str | int) -> bool:
+    # the library's name of a union's branch, such as literal['a','b']
+    return isinstance(part, str) and "[" in part
+
+
 def _problems(item: Mapping[str, Any], root: type[BaseModel]) -> Iterator[Problem]:
-    where, kind, value = key_path(item["loc"]), item["type"], item["input"]
+    location = tuple(part for part in item["loc"] if not _is_branch(part))
+    where, kind, value = key_path(location), item["type"], item["input"]
     context = item.get("ctx", {})
     if kind == "extra_forbidden":
-        known = _keys_at(item["loc"][:-1], root)
-        yield Problem(where, f"unknown key{_nearest(str(item['loc'][-1]), known)}")
+        known = _keys_at(location[:-1], root)
+        yield Problem(where, f"unknown key{_nearest(str(location[-1]), known)}")
     elif kind == "missing":
         yield Problem(where, "this key is needed")
     elif kind == "value_error":

@@ -17,11 +17,10 @@ import pytest
 
 from engine_log import CacheSize, cache_size
 from stack import vllm_args
-from stack.config import Model
+from stack.config import Images, Model
 from stack.errors import StackError
 from stack.hardware import Gpu, Host, find_gpus
-from stack.images.choice import pulled_references
-from stack.images.pins import load_pins
+from stack.images.choice import choose
 from stack.sizing.files import known
 from stack.sizing.resolve import Resolver
 from stack.toy import make_toy_model
@@ -49,7 +48,7 @@ pytestmark = pytest.mark.skipif(not idle(), reason="no idle NVIDIA GPU here: pla
 @contextmanager
 def engine(folder: Path, model: Model, gpu: Gpu) -> Iterator[str]:
     """The name of a container that starts the model; ended afterwards."""
-    image = pulled_references(load_pins(ROOT).of("cuda"))["vllm"]
+    image = choose(ROOT, Images(), "registry", "cuda").references["vllm"]
     name = f"plan-against-log-{folder.name.replace('.', '-')}"
     command = ["docker", "run", "--detach", "--name", name, "--gpus", f"device={gpu.uuid}", "--network", "none"]
     command += ["--ipc", "host", "--volume", f"{folder}:/model:ro", "--entrypoint", vllm_args.ENTRYPOINT[0], image]

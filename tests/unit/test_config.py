@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from stack.config import StackConfig, load_config
@@ -154,3 +155,21 @@ def test_a_mirror_is_a_registry(mirror: str) -> None:
 def test_a_mirror_that_docker_would_take_for_something_else_is_refused(mirror: str) -> None:
     with pytest.raises(ValidationError, match="registry"):
         given.config(images={"mirror": mirror})
+
+
+@pytest.mark.parametrize(
+    ("objective", "where", "what"),
+    [
+        ("fast", "models[0].objective", '"fast" is not allowed; allowed: throughput, latency'),
+        ({"ttft": 2}, "models[0].objective.ttft", "unknown key; did you mean 'ttft_p99'?"),
+        ({"ttft_p99": "2"}, "models[0].objective.ttft_p99", '"2" is not a number'),
+        ({"concurrency": 4}, "models[0].objective", "give ttft_p99, tokens_per_second_per_user, or both"),
+    ],
+)
+def test_a_wrong_objective_is_told_once_by_its_own_key(
+    write_stack: WriteStack, objective: object, where: str, what: str
+) -> None:
+    model = {"served_model_name": "m", "source": {"hub": "a/b"}, "objective": objective}
+    with pytest.raises(InputError) as error:
+        load_config(write_stack(yaml.safe_dump({"models": [model]})))
+    assert [(problem.where, problem.what) for problem in error.value.problems] == [(where, what)]

@@ -48,6 +48,8 @@ def changes(shape: Shape, weights: Weights, card: Card, gpus: int, wish: Wish) -
             yield "kv_cache_dtype: fp8 (half the cache; costs some accuracy)"
     if shape.quantization is None:
         for name, rule in _SMALLER.items():
+            if name == "FP8" and card.capability < 8.0:  # vLLM's weight-only kernels for FP8 begin with Ampere
+                continue
             rounded = replace(shape, quantization=rule)
             if candidate(rounded, weights_of(rounded, None), card, size, 1, wish).fits:
                 yield f"a {name} version of the model"

@@ -81,13 +81,15 @@ def notes(sized: Sized) -> list[str]:
             f"{card.key} (compute capability {card.capability}) has no {rule.activations} tensor cores: weights are"
             f" stored in {rule.bits} bits and multiplied in 16"
         )
+    if card is not None and not card.computes("bf16"):
+        found.append(f"{card.key} has no bf16 tensor cores: vLLM serves a bfloat16 model in float16")
     if card is not None and not card.fp8_cache:
         found.append(f"KV cache stays in 16 bits: e4m3 needs compute capability 8.9, {card.key} has {card.capability}")
     uncounted = [argument for argument in sized.model.extra_args if argument != "--enforce-eager"]
     if uncounted:
         found.append(f"not counted: memory that extra_args may take ({' '.join(uncounted)[:60]})")
     if sized.model.lora_adapters:
-        found.append("not counted: memory of the LoRA adapters")
+        found.append("not counted: the adapters of lora_adapters")
     if shape.vision is not None:
         found.append("memory of the image encoder is that of one image of the largest size")
     return found

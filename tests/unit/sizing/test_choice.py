@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stack.config import AUTO, StackConfig
+from stack.config import AUTO, StackConfig, load_config
 from stack.errors import InputError
 from stack.hardware import Gpu, Host
 from stack.sizing.advice import changes, shortage
@@ -21,6 +21,7 @@ from stack.sizing.report import sized_dict
 from stack.sizing.resolve import Resolver, Sized
 from stack.sizing.roofline import decode
 from stack.sizing.wishes import WANTED_CONTEXT, Objective
+from stacks import EIGHT_GPUS, ROOT
 from unit import given
 from unit.sizing.fixtures import card, config, known, wish
 
@@ -351,7 +352,16 @@ def test_replicas_that_are_said_leave_so_many_gpus_for_each() -> None:
 
 
 def test_flags_that_take_memory_of_their_own_are_named() -> None:
-    adapter = {"name": "a", "source": {"path": "/srv/a"}}
-    _, (sized,) = resolved(model("llama-3-8b", extra_args=["--swap-space", "4"], lora_adapters=[adapter]))
-    assert "not counted: memory that extra_args may take (--swap-space 4)" in notes(sized)
-    assert "not counted: memory of the LoRA adapters" in notes(sized)
+    _, (sized,) = resolved(model("llama-3-8b", extra_args=["--cpu-offload-gb", "4"]))
+    assert "not counted: memory that extra_args may take (--cpu-offload-gb 4)" in notes(sized)
+
+
+def test_the_articles_own_example_shows_both_shapes_once_its_files_are_here() -> None:
+    """compose/examples: one engine on eight A100 80 GB, as the article ran it."""
+    article = load_config(ROOT / "compose/examples/a100x8-llama3-8b-awq-tp8.yaml")
+    files = {"llama-3-8b-instruct": known("llama-3-8b-awq")}
+    _, (sized,) = Resolver(article, files).host(EIGHT_GPUS)
+    said = sized_text(sized, [])
+    assert "llama-3-8b-instruct: 1 x TP8 on a100-80-sxm" in said
+    assert "     8 x TP1" in said
+    assert "  >  1 x TP8" in said
