@@ -1,7 +1,7 @@
 # Every target is one line; the work is in scripts/. STACK=file chooses another stack than the default:
 # stack.yaml if there is one, else the example for this box (GPU or not).
 .DEFAULT_GOAL := help
-.PHONY: help setup up down smoke status logs plan render diff images fetch key-add key-list key-revoke tls-reload drain undrain lint test test-unit test-faults bench-plan bench-gateway bench-balancing lock
+.PHONY: help setup up down smoke status logs plan render diff images fetch key-add key-list key-revoke tls-reload drain undrain lint test test-unit test-faults provision test-hosts test-hosts-matrix bench-plan bench-gateway bench-balancing lock
 SHELL := /bin/bash
 
 HAS_GPU = $(shell timeout 10 nvidia-smi -L 2>/dev/null | grep -q ^GPU && echo yes)
@@ -53,6 +53,12 @@ test: ## everything: lint, unit, cases, and the CPU stack for real
 	@tests/run.sh
 test-faults: ## the long fault matrix on the running CPU stack [FAULT_SECONDS=300]
 	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s tests/faults
+provision: ## bare servers become proven GPU hosts, docs/provisioning.md [INVENTORY= ARGS=--check]
+	@scripts/setup.sh venv && ANSIBLE_CONFIG=ansible/ansible.cfg LC_ALL=C.UTF-8 .venv/bin/ansible-playbook -i "$(INVENTORY)" ansible/playbooks/provision.yml $(ARGS)
+test-hosts: ## prove your own GPU hosts, reading only [INVENTORY= PROVISION_LOCK=]
+	@scripts/setup.sh dev && ANSIBLE_CONFIG=ansible/ansible.cfg $(PYTHON) -m pytest --verbose tests/hosts --hosts=ansible://gpu_nodes --ansible-inventory="$(INVENTORY)"
+test-hosts-matrix: ## the long matrix of the host roles, on test hosts in containers
+	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s tests/provision
 bench-plan: ## time and memory of plan and render, for 1 and for 200 hosts
 	@scripts/setup.sh venv && PYTHONPATH=scripts $(PYTHON) tests/bench_plan.py
 bench-gateway: ## latency and req/s of the gateway beside its peers, on a stub engine [ARGS=]
