@@ -27,6 +27,7 @@ systemctl enable bed-boot.service bed-kernel-settings.service 2>/dev/null
 systemctl mask systemd-udevd.service getty.target 2>/dev/null
 echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/bed
 mkdir -p /etc/systemd/system/chrony.service.d /var/lib/bed /boot
+install -m 644 /opt/bed/chrony-without-clock.conf /etc/systemd/system/chrony.service.d/
 rm -f /var/cache/apt/archives/*.deb /etc/machine-id
 : >/etc/machine-id
 """

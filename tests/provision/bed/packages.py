@@ -216,7 +216,9 @@ def headers() -> Package:
     """The headers of the kernel that the tests run on, which no Debian release has."""
     source = f"/usr/src/linux-headers-{KERNEL}"
     link = f"#!/bin/sh\nset -e\nmkdir -p /lib/modules/{KERNEL}\nln -sfn {source} /lib/modules/{KERNEL}/build\n"
-    return Package(HEADERS, "1-1", files={f"{source}/Makefile": "# constructed\n"}, scripts={"postinst": link})
+    return Package(
+        HEADERS, "1-1", files={f"{source}/Makefile": "# constructed\n"}, scripts={"postinst": link}, suite="kernel"
+    )
 
 
 def all_packages() -> list[Package]:

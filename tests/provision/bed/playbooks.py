@@ -43,13 +43,10 @@ class Run:
         return [name for _, name, result in self.tasks if result.get("changed")]
 
     def failures(self) -> str:
-        """Messages of failed tasks."""
-        failed = [
-            result
-            for _, _, result in self.tasks
-            if result.get("failed") and result.get("failed_when_result") is not False
-        ]
-        return "\n".join(str(result.get("msg", "")) + str(result.get("stderr", "")) for result in failed)
+        """What failed tasks, and unreachable hosts, had to say."""
+        failed = [result for _, _, result in self.tasks if result.get("failed") or result.get("unreachable")]
+        said = ("msg", "stderr", "stdout", "results")
+        return "\n".join(str(result[key]) for result in failed for key in said if result.get(key))
 
 
 class Inventory:
@@ -65,6 +62,7 @@ class Inventory:
         lock_file.write_text(yaml.safe_dump({"provision_lock": dict(lock), "provision_branches": branches}))
         values = {
             "ansible_connection": "community.docker.docker",
+            "ansible_user": "root",
             "ansible_python_interpreter": "/usr/bin/python3",
             "provision_lock_file": str(lock_file),
             "package_sources_nvidia_url": f"{self.url}/cuda",
@@ -90,6 +88,7 @@ def play(playbook: str, inventory: Path, *arguments: str, kill_at: str | None = 
         **os.environ,
         "ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg"),
         "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.jsonl",
+        "ANSIBLE_JSON_INDENT": "0",
         "ANSIBLE_HOME": str(ROOT / ".ansible"),
         "LC_ALL": "C.UTF-8",
         "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}",
