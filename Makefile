@@ -1,7 +1,7 @@
 # Every target is one line; the work is in scripts/. STACK=file chooses another stack than the default:
 # stack.yaml if there is one, else the example for this box (GPU or not).
 .DEFAULT_GOAL := help
-.PHONY: help setup up down smoke status logs plan render diff images fetch key-add key-list key-revoke tls-reload drain undrain lint test test-unit test-faults bench-plan bench-gateway bench-balancing lock
+.PHONY: help setup up down smoke status logs plan render diff images fetch key-add key-list key-revoke tls-reload drain undrain slo alert-test lint test test-unit test-faults bench-plan bench-gateway bench-balancing lock
 SHELL := /bin/bash
 
 HAS_GPU = $(shell timeout 10 nvidia-smi -L 2>/dev/null | grep -q ^GPU && echo yes)
@@ -21,8 +21,8 @@ smoke: ## prove that every part and every replica serves
 	@$(RUN) scripts/smoke.py "$(STACK)"
 status: ## what runs
 	@$(RUN) scripts/status.py "$(STACK)"
-logs: ## newest log lines [SERVICE=name FOLLOW=1]
-	@$(RUN) scripts/logs.py "$(STACK)" $(SERVICE) $(if $(FOLLOW),--follow)
+logs: ## follow the log of every part, or of one [SERVICE=name FOLLOW=0]
+	@$(RUN) scripts/logs.py "$(STACK)" $(SERVICE) $(if $(filter 0,$(FOLLOW)),,--follow)
 plan: ## what the stack file means: replicas, GPUs, flags, ports
 	@$(RUN) scripts/plan.py "$(STACK)"
 render: ## write build/<host>/; the running stack does not notice
@@ -45,6 +45,10 @@ drain: ## take a replica out of its pool and wait for its requests [REPLICA= TIM
 	@$(RUN) scripts/drain.py "$(STACK)" "$(REPLICA)" $(if $(TIMEOUT),--timeout "$(TIMEOUT)")
 undrain: ## put a drained replica back [REPLICA=]
 	@$(RUN) scripts/drain.py "$(STACK)" "$(REPLICA)" --undo
+slo: ## what is left of the error budgets, and how fast they burn
+	@$(RUN) scripts/slo.py "$(STACK)"
+alert-test: ## send a test alert through Prometheus' own way to every receiver
+	@$(RUN) scripts/alert_test.py "$(STACK)"
 lint: ## every linter, and every rendered file checked by the program that reads it
 	@scripts/setup.sh dev && scripts/setup.sh docker && tests/lint.sh
 test-unit: ## unit and case tests, in seconds
