@@ -23,8 +23,8 @@ smoke: ## prove that every part and every replica serves
 	@$(RUN) scripts/smoke.py "$(STACK)"
 status: ## what runs
 	@$(RUN) scripts/status.py "$(STACK)"
-logs: ## newest log lines [SERVICE=name FOLLOW=1]
-	@$(RUN) scripts/logs.py "$(STACK)" $(SERVICE) $(if $(FOLLOW),--follow)
+logs: ## follow the log of every part, or of one [SERVICE=name FOLLOW=0]
+	@$(RUN) scripts/logs.py "$(STACK)" $(SERVICE) $(if $(filter 0,$(FOLLOW)),,--follow)
 plan: ## what the stack file means: replicas, GPUs, flags, ports
 	@$(RUN) scripts/plan.py "$(STACK)"
 render: ## write build/<host>/; the running stack does not notice
@@ -73,6 +73,10 @@ uncordon: ## use a cordoned GPU again [GPU=uuid]
 	@$(RUN) scripts/cordon.py "$(STACK)" "$(GPU)" --undo
 report: ## what Prometheus knows, as one HTML file without Grafana [SINCE=1h UNTIL= OUT=report.html]
 	@$(RUN) scripts/report.py "$(STACK)" $(if $(SINCE),--since "$(SINCE)") $(if $(UNTIL),--until "$(UNTIL)") $(if $(OUT),--output "$(OUT)")
+slo: ## what is left of the error budgets, and how fast they burn
+	@$(RUN) scripts/slo.py "$(STACK)"
+alert-test: ## send a test alert through Prometheus' own way to every receiver
+	@$(RUN) scripts/alert_test.py "$(STACK)"
 lint: ## every linter, and every rendered file checked by the program that reads it
 	@scripts/setup.sh dev && scripts/setup.sh docker && tests/lint.sh
 test-unit: ## unit and case tests, in seconds

@@ -10,6 +10,7 @@ from stack import adjust, console, drains, inputs
 from stack.docker_host import condition, connect, containers
 from stack.errors import InputError
 from stack.locks import only_one
+from stack.observe import silences
 from stack.roll import wait_until_idle
 
 
@@ -39,6 +40,10 @@ def main() -> int:
             raise InputError(name, what)
         drains.save(place.state, (drained - {name}) if arguments.undo else drained | {name})
         adjust.adjust(place.project, place.state, inputs.ROOT, client)
+        if arguments.undo:
+            silences.end(plan.as_dict(), name)
+        else:
+            silences.silence(plan.as_dict(), name, silences.DRAIN_SECONDS, "drained")
     left = 0.0 if arguments.undo else wait_until_idle(place.project, name, arguments.timeout, client)
     if arguments.json:
         console.print_json({"replica": name, "drained": not arguments.undo, "in_flight": left})

@@ -16,6 +16,7 @@ from stack.console import say, step
 from stack.docker_host import address, compose, condition, containers, get_page
 from stack.effects import service_hashes
 from stack.errors import StackError
+from stack.observe.silences import silenced
 from stack.reload import SERVICES, reload, services_of
 from stack.smoke import ask_replica
 from stack.tree import write_tree
@@ -80,17 +81,19 @@ def roll(
     plan = json.loads(files["plan.json"])
     for number, name in enumerate(engines, 1):
         say(f"replacing {name} ({number} of {len(engines)})")
+        engine = next(engine for engine in plan["engines"] if engine["name"] == name)
         drained = drained_files(frozenset({name}))
         write_tree(live, drained)
         reload(project, services_of(["haproxy"]), drained, client)
         left = wait_until_idle(project, name, float(plan["gateway"]["request_timeout"]), client)
         if left:
             say(f"warning: {name} still works on {left:g} requests; it gets its shutdown_timeout to finish them")
-        compose(live, "up", "--detach", "--no-deps", "--no-build", "--pull", "never", name)
-        began = time.monotonic()
-        wait(name)
-        remember_start(live.parent, name, time.monotonic() - began)
-        prove(plan, next(engine for engine in plan["engines"] if engine["name"] == name), client)
+        with silenced(plan, name, engine["stop_grace"] + engine["startup_timeout"], "replaced by make up"):
+            compose(live, "up", "--detach", "--no-deps", "--no-build", "--pull", "never", name)
+            began = time.monotonic()
+            wait(name)
+            remember_start(live.parent, name, time.monotonic() - began)
+            prove(plan, engine, client)
     write_tree(live, files)
     reload(project, services_of(["haproxy"]), files, client)
 

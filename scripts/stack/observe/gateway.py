@@ -35,7 +35,7 @@ ALERTS = (
         5 * MINUTE,
         "ticket",
         "{{ $value | humanizePercentage }} of the requests of client {{ $labels.client }} get 429",
-        "Its limits (requests_per_second, concurrency), or a full queue: is QueueGrowing firing too?",
+        "Its limits (requests_per_second, concurrency), or a full queue: see QueueGrowing.",
         "10 % of at least 20 requests in 10 m: own choice",
     ),
     Alert(

@@ -50,6 +50,7 @@ def xid_alerts() -> Iterator[Alert]:
             f"Xid {{{{ $labels.xid }}}} on {WHERE}, {{{{ $value }}}} in 5 minutes: {row.meaning}",
             row.action[0].upper() + row.action[1:] + ".",
             "once: NVIDIA's Xid catalogue says what each asks for (scripts/stack/observe/xids.py)",
+            labels={"codes": " ".join(str(code) for code in row.codes)},
         )
 
 

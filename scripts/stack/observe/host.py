@@ -70,7 +70,7 @@ ALERTS = (
         10 * MINUTE,
         "ticket",
         "the clock of {{ $labels.host }} is off by {{ $value | humanizeDuration }}",
-        "`chronyc sources -v`: are its time servers reached, and do they agree?",
+        "`chronyc sources -v`: its time servers have to be reached, and to agree.",
         "0.05 s: node-mixin's NodeClockSkewDetected",
     ),
 )
