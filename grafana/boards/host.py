@@ -88,7 +88,7 @@ def _load() -> list[AnyPanel]:
                   " machine is shared."),
             "percentunit",
             [Query(f"avg by (host, mode) ({rate('node_cpu_seconds_total', HOST, NOT_IDLE)})",
-                   "{{host}} {{mode}}")], stacked=True,
+                   "{{host}} {{mode}}")], stacked=True, maximum=1,
         ),
         graph(
             Words("Load", "Runnable and blocked tasks, the mean of 5 minutes. Above the number of cores: something"

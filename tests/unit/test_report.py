@@ -130,6 +130,19 @@ def test_a_higher_value_is_drawn_higher_and_later_ones_further_right() -> None:
     assert y1 < y2 < y0
 
 
+@pytest.mark.parametrize(
+    ("levels", "colours"),
+    [
+        (((None, "green"), (2, "yellow"), (3, "red")), ["yellow", "red"]),
+        (((None, "red"), (2, "yellow"), (3, "green")), ["red", "yellow"]),
+    ],
+)
+def test_a_level_has_the_colour_of_its_worse_side(levels: object, colours: list[str]) -> None:
+    picture = drawn(like(levels=levels), Series("a", {}, points(4, 4)))
+    lines = sorted(of_class(picture, "level"), key=lambda line: float(line.get("y1", 0)), reverse=True)
+    assert [line.get("class", "").split()[1] for line in lines] == colours
+
+
 def test_stacked_series_stand_on_each_other() -> None:
     picture = drawn(like(stacked=True), Series("a", {}, points(1, 1)), Series("b", {}, points(2, 2)))
     tops = [float(line.get("points", "").split()[0].split(",")[1]) for line in of_class(picture, "line")]

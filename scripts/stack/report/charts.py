@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from itertools import pairwise
 
 from stack.report.panels import Panel
 from stack.report.source import Series, Span
@@ -17,6 +18,9 @@ MOST_ROWS = 12
 HEAT_STEPS = 8
 # A gap of more than this many steps is a gap: nothing was scraped.
 GAP = 2.5
+
+# Colours of levels, the better first.
+WORSE = ("green", "yellow", "red")
 
 Place = Callable[[float], float]
 
@@ -52,9 +56,10 @@ def _curves(panel: Panel, series: Sequence[Series], span: Span) -> str:
     marks = ticks(panel.maximum or highest, panel.unit)
     x, y = _across(span, LEFT, WIDTH - RIGHT), _up(marks[-1])
     parts = [_grid(marks, panel.unit, y), _time_axis(span, x)]
-    for value, colour in panel.levels:
-        if value is not None and value <= marks[-1] and colour != "green":
-            parts.append(f'<line class="level {escape(colour)}" x1="{LEFT}" x2="{WIDTH - RIGHT}" {_at(y(value))}/>')
+    for (_, below), (value, above) in pairwise(panel.levels):
+        if value is not None and value <= marks[-1]:
+            worse = max(below, above, key=WORSE.index)
+            parts.append(f'<line class="level {worse}" x1="{LEFT}" x2="{WIDTH - RIGHT}" {_at(y(value))}/>')
     # the first series last, so that where curves meet it is the one that is seen
     for number, (one, points) in reversed(list(enumerate(zip(drawn, tops, strict=True)))):
         for run in _runs(points, span):
