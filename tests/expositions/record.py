@@ -8,31 +8,35 @@ Values and label values are of that one run; the tests read names of metrics and
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 from dashboards.expositions import LABEL, SAMPLE
 from stack.docker_host import address, connect, containers, get_page
 
-# file -> (service, its network, port)
+PROBE = "/probe?module=gateway_toy&target=https://nginx:8443/v1/completions"
+# file -> (service, its network, port, page)
 PARTS = {
-    "haproxy-3.0": ("haproxy", "inner", 8405),
-    "nginx-njs": ("nginx", "inner", 8406),
-    "node-exporter-1.9": ("node-exporter", "inner", 9100),
-    "prometheus-2.53": ("prometheus", "inner", 9090),
-    "alertmanager-0.28": ("alertmanager", "inner", 9093),
-    "vllm-0.32.0-cpu": ("engine-toy-0", "engines", 8000),
+    "haproxy-3.0": ("haproxy", "inner", 8405, "/metrics"),
+    "nginx-njs": ("nginx", "inner", 8406, "/metrics"),
+    "node-exporter-1.9": ("node-exporter", "inner", 9100, "/metrics"),
+    "prometheus-2.53": ("prometheus", "inner", 9090, "/metrics"),
+    "alertmanager-0.28": ("alertmanager", "inner", 9093, "/metrics"),
+    "blackbox-exporter-0.26": ("blackbox-exporter", "inner", 9115, "/metrics"),
+    "blackbox-exporter-0.26-probe": ("blackbox-exporter", "inner", 9115, PROBE),
+    "vllm-0.32.0-cpu": ("engine-toy-0", "engines", 8000, "/metrics"),
 }
 
 
 def shortened(page: str) -> str:
-    """HELP, TYPE, and the first sample of each metric with each set of label names."""
+    """HELP, TYPE, and the first sample of each metric with each set of label names, and of each bucket."""
     seen, lines = set(), []
     for line in page.splitlines():
         if line.startswith("#"):
             lines.append(line)
         elif found := SAMPLE.match(line):
-            kind = (found[1], tuple(LABEL.findall(found[2] or "")))
+            kind = (found[1], tuple(LABEL.findall(found[2] or "")), *re.findall(r'\ble="[^"]*"', found[2] or ""))
             if kind not in seen:
                 seen.add(kind)
                 lines.append(line)
@@ -41,8 +45,8 @@ def shortened(page: str) -> str:
 
 def main() -> None:
     running = containers(connect(), sys.argv[1])
-    for name, (service, network, port) in PARTS.items():
-        page = get_page(f"http://{address(running[service], network)}:{port}/metrics")
+    for name, (service, network, port, path) in PARTS.items():
+        page = get_page(f"http://{address(running[service], network)}:{port}{path}", timeout=30)
         (Path(__file__).parent / f"{name}.txt").write_text(shortened(page))
 
 
