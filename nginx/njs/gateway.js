@@ -1,6 +1,6 @@
 // Only what nginx cannot say by itself: who the client is, which model the body names, which replica has its beginning,
 // and error bodies in OpenAI's shape. Preloaded JSON: `keys` (SHA-256 -> client), `clients` (name -> models and body
-// size allowed), `models` (name -> pool and task, and replicas where affinity is wanted), `config` (revision).
+// size allowed), `models` (name -> pool, task, and replicas where affinity is wanted), `config` (revision).
 
 import crypto from 'crypto';
 
