@@ -74,7 +74,7 @@ def test_what_a_reader_needs_is_left(text: str) -> None:
 def test_no_text_takes_long(piece: str) -> None:
     began = time.monotonic()
     REDACT(piece * (500_000 // len(piece)))
-    assert time.monotonic() - began < 5  # some tenths; with a repetition in a repetition it would be hours
+    assert time.monotonic() - began < 20  # some tenths; with a repetition in a repetition it would be hours
 
 
 def test_secrets_of_the_stack_and_of_the_environment_are_known(tmp_path: Path) -> None:
