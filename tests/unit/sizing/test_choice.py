@@ -365,3 +365,12 @@ def test_the_articles_own_example_shows_both_shapes_once_its_files_are_here() ->
     assert "llama-3-8b-instruct: 1 x TP8 on a100-80-sxm" in said
     assert "     8 x TP1" in said
     assert "  >  1 x TP8" in said
+
+
+def test_another_host_moves_nothing_on_the_first() -> None:
+    models = [model("llama-3-8b-awq", **ALL_AUTO), model("qwen3-8b", replicas=2)]
+    files = {each["served_model_name"]: known(each["served_model_name"]) for each in models}
+    alone = Resolver(stack(*models), files).host(a_host())
+    beside = Resolver(stack(*models), files)
+    beside.host(a_host(4, "NVIDIA L4", 23034))
+    assert beside.host(a_host()) == alone
