@@ -313,6 +313,13 @@ def test_what_the_architecture_cannot_do_is_explained() -> None:
     assert "e4m3 needs compute capability 8.9" in said
 
 
+def test_a_cache_that_the_card_cannot_read_is_said_to_be_refused() -> None:
+    _, (old,) = resolved(model("llama-3-8b", kv_cache_dtype="fp8"))
+    _, (new,) = resolved(model("llama-3-8b", kv_cache_dtype="fp8"), host=a_host(8, "NVIDIA L4", 23034))
+    assert "kv_cache_dtype fp8 needs compute capability 8.9, a100-80-sxm has 8.0" in " ".join(notes(old))
+    assert "kv_cache_dtype" not in " ".join(notes(new))
+
+
 def test_broken_files_matter_only_to_auto(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     plain, auto = stack(model("m")), stack(model("m", replicas="auto"))
