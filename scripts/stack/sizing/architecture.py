@@ -25,6 +25,7 @@ def shape_of(document: Mapping[str, Any], path: str, dtype: str = "auto", quanti
     if family.nested_text and nested is None:
         raise top.error("text_config", f"is missing; {name} keeps its language model there")
     text = nested if nested is not None and "hidden_size" in nested.document else top
+    text = Fields({**dict(family.defaults), **text.document}, path, text.name)
     hidden, vocabulary, heads = text.count("hidden_size"), text.count("vocab_size"), _heads(text)
     mixed = mixers(text, family, hidden, heads)
     fed = feed_forward(text, family, hidden, len(mixed))

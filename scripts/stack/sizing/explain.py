@@ -84,7 +84,10 @@ def notes(sized: Sized) -> list[str]:
     if card is not None and not card.computes("bf16"):
         found.append(f"{card.key} has no bf16 tensor cores: vLLM serves a bfloat16 model in float16")
     if card is not None and not card.fp8_cache:
-        found.append(f"KV cache stays in 16 bits: e4m3 needs compute capability 8.9, {card.key} has {card.capability}")
+        needs = f"needs compute capability 8.9, {card.key} has {card.capability}"
+        asked = sized.model.kv_cache_dtype
+        refused = f"kv_cache_dtype {asked} {needs}: vLLM's kernels for this card refuse to start with it"
+        found.append(refused if asked.startswith("fp8") else f"KV cache stays in 16 bits: e4m3 {needs}")
     uncounted = [argument for argument in sized.model.extra_args if argument != "--enforce-eager"]
     if uncounted:
         found.append(f"not counted: memory that extra_args may take ({' '.join(uncounted)[:60]})")

@@ -29,10 +29,16 @@ class Family:
     # Where the number of heads of keys and values is named otherwise
     falcon: bool = False
     nested_text: bool = False  # the language model is under text_config
-    seen_on: str = ""
+    # what transformers' configuration class takes for keys that published files leave out
+    defaults: tuple[tuple[str, int], ...] = ()
 
 
 _PLAIN = Family()
+# transformers 5.19, Gemma3TextConfig: the smaller models' files name only what differs
+_GEMMA3 = (
+    ("num_attention_heads", 8), ("num_key_value_heads", 4), ("head_dim", 256), ("vocab_size", 262208),
+    ("sliding_window", 4096), ("max_position_embeddings", 131072),
+)  # fmt: skip
 FAMILIES: dict[str, Family] = {
     "LlamaForCausalLM": _PLAIN,
     "MistralForCausalLM": Family(windows="all"),
@@ -45,15 +51,15 @@ FAMILIES: dict[str, Family] = {
     "Qwen3NextForCausalLM": Family(states="delta", experts=True, head_gate=True),
     "Qwen3_5ForConditionalGeneration": Family(states="delta", nested_text=True, head_gate=True),
     "Gemma2ForCausalLM": Family(windows="alternate", tied=True),
-    "Gemma3ForCausalLM": Family(windows="pattern", tied=True),
-    "Gemma3ForConditionalGeneration": Family(windows="pattern", tied=True, nested_text=True),
+    "Gemma3ForCausalLM": Family(windows="pattern", tied=True, defaults=_GEMMA3),
+    "Gemma3ForConditionalGeneration": Family(windows="pattern", tied=True, nested_text=True, defaults=_GEMMA3),
     "Phi3ForCausalLM": Family(windows="all"),
     "DeepseekV2ForCausalLM": Family(latent=True, experts=True),
     "DeepseekV3ForCausalLM": Family(latent=True, experts=True),
     "GptOssForCausalLM": Family(windows="types", experts=True),
     "Glm4ForCausalLM": _PLAIN,
-    "GraniteForCausalLM": Family(tied=True),
-    "GraniteMoeHybridForCausalLM": Family(states="mamba2", experts=True, tied=True),
+    "GraniteForCausalLM": _PLAIN,
+    "GraniteMoeHybridForCausalLM": Family(states="mamba2", experts=True),
     "NemotronHForCausalLM": Family(states="mamba2", experts=True, gated=False),
     "Olmo2ForCausalLM": _PLAIN,
     "Olmo3ForCausalLM": Family(windows="types"),

@@ -313,6 +313,13 @@ def test_what_the_architecture_cannot_do_is_explained() -> None:
     assert "e4m3 needs compute capability 8.9" in said
 
 
+def test_a_cache_that_the_card_cannot_read_is_said_to_be_refused() -> None:
+    _, (old,) = resolved(model("llama-3-8b", kv_cache_dtype="fp8"))
+    _, (new,) = resolved(model("llama-3-8b", kv_cache_dtype="fp8"), host=a_host(8, "NVIDIA L4", 23034))
+    assert "kv_cache_dtype fp8 needs compute capability 8.9, a100-80-sxm has 8.0" in " ".join(notes(old))
+    assert "kv_cache_dtype" not in " ".join(notes(new))
+
+
 def test_broken_files_matter_only_to_auto(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     plain, auto = stack(model("m")), stack(model("m", replicas="auto"))
@@ -365,3 +372,12 @@ def test_the_articles_own_example_shows_both_shapes_once_its_files_are_here() ->
     assert "llama-3-8b-instruct: 1 x TP8 on a100-80-sxm" in said
     assert "     8 x TP1" in said
     assert "  >  1 x TP8" in said
+
+
+def test_another_host_moves_nothing_on_the_first() -> None:
+    models = [model("llama-3-8b-awq", **ALL_AUTO), model("qwen3-8b", replicas=2)]
+    files = {each["served_model_name"]: known(each["served_model_name"]) for each in models}
+    alone = Resolver(stack(*models), files).host(a_host())
+    beside = Resolver(stack(*models), files)
+    beside.host(a_host(4, "NVIDIA L4", 23034))
+    assert beside.host(a_host()) == alone

@@ -22,6 +22,7 @@ from unit.sizing.fixtures import NAMES, config, fixture, shape
 # Parameters that the makers publish, in 1e9: model cards and papers.
 PUBLISHED = {
     "deepseek-v2-lite": 15.7, "deepseek-v3": 671, "exaone-4.0-32b": 32.0, "gemma-2-9b": 9.24, "gemma-3-12b": 11.8,
+    "gemma-3-27b": 27.0,
     "glm-4-9b-0414": 9.4, "gpt-oss-120b": 116.8, "gpt-oss-20b": 20.9, "granite-3.3-8b": 8.17,
     "granite-4.0-h-small": 32.2, "kimi-k2": 1026, "llama-2-70b": 68.98, "llama-2-7b": 6.74,
     "llama-3-8b": 8.03, "llama-3.1-405b": 405.9,
