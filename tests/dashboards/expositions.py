@@ -1,4 +1,4 @@
-"""What the pinned programs expose, as recorded from a running stack (record.py) or constructed where none could run."""
+"""What the pinned programs expose, as recorded from a running stack or constructed where none could run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import yaml
 from stacks import ROOT
 
 FOLDER = ROOT / "tests/expositions"
-CONSTRUCTED = "dcgm-constructed.txt"
+# Two GPUs at work, to execute queries on; names are checked against the exposition in FOLDER.
+CONSTRUCTED = ROOT / "tests/dashboards/dcgm-constructed.txt"
 SAMPLE = re.compile(r"([a-zA-Z_:][\w:]*)(?:{(.*)})? \S+")
 LABEL = re.compile(r'(\w+)="(?:[^"\\]|\\.)*"')
 # Written by Prometheus itself, for each target and each alert.
