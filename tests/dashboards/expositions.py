@@ -10,6 +10,8 @@ import yaml
 from stacks import ROOT
 
 FOLDER = ROOT / "tests/expositions"
+# What the project's own parts expose: nginx by way of njs, and the engines' health checks.
+OWN = ROOT / "tests/dashboards"
 # Two GPUs at work, to execute queries on; names are checked against the exposition in FOLDER.
 CONSTRUCTED = ROOT / "tests/dashboards/dcgm-constructed.txt"
 SAMPLE = re.compile(r"([a-zA-Z_:][\w:]*)(?:{(.*)})? \S+")
@@ -33,7 +35,7 @@ def samples(text: str) -> Iterator[tuple[str, frozenset[str]]]:
 def known() -> dict[str, set[str]]:
     """Metric -> its labels, over all expositions, Prometheus' own series and the recording rules."""
     metrics = {name: set(labels) for name, labels in PROMETHEUS_OWN.items()}
-    for path in FOLDER.glob("*.txt"):
+    for path in (*FOLDER.glob("*.txt"), *OWN.glob("*.metrics.txt")):
         for name, labels in samples(path.read_text()):
             metrics.setdefault(name, set()).update(labels)
     for name in recorded():
