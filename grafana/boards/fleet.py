@@ -33,8 +33,9 @@ def _now() -> list[AnyPanel]:
     up = select("up", HOST)
     return [
         number(
-            Words("Alerts", "Alerts that Alertmanager holds now, silenced ones left out."),
-            "short", Query(f"sum ({select('alertmanager_alerts', HOST, ACTIVE)})", "alerts"), levels=Levels(1, 3),
+            Words("Alerts", "Alerts that Alertmanager holds now, silenced ones left out; Watchdog, which always fires,"
+                  " is one of them."),
+            "short", Query(f"sum ({select('alertmanager_alerts', HOST, ACTIVE)})", "alerts"), levels=Levels(2, 4),
             decimals=0, width=3,
         ),
         number(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from boards import names
-from boards.assemble import Board, Row, Variable, scraped
+from boards.assemble import Board, Row, Variable
 from boards.panels import BLUE, GREEN, GREY, RED, YELLOW, AnyPanel, Levels, Words, graph, number, states
 from boards.queries import HOST, POOL, SERVER, Query, rate, ratio, select, shown
 
@@ -25,7 +25,6 @@ def gateway() -> Board:
             Variable("host", "Host", SERIES),
             Variable("job", "Job", 'up{host=~"$host", job=~"haproxy|nginx"}', any_value=True),
             Variable("instance", "Instance", 'up{host=~"$host", job=~"$job"}', any_value=True),
-            *scraped(SERIES)[3:],
             Variable("pool", "Pool", SERIES + '{host=~"$host"}'),
             Variable("replica", "Replica", SERIES + '{host=~"$host", proxy=~"$pool"}'),
         ],

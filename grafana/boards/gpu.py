@@ -79,16 +79,13 @@ def _glance() -> list[AnyPanel]:
 def _work() -> list[AnyPanel]:
     return [
         graph(
-            Words("Busy", "Share of time with any kernel at work. 100 % is not full use: see the tensor cores."),
-            "percentunit", [_each("DCGM_FI_PROF_GR_ENGINE_ACTIVE")], maximum=1,
+            Words("Busy", "Share of time with any kernel at work. 100 % is not full use: the tokens on the Serving"
+                  " dashboard are."),
+            "percentunit", [Query(f"{select('DCGM_FI_DEV_GPU_UTIL', HOST)} / 100", GPU)], maximum=1,
         ),
         graph(
-            Words("Tensor cores", "Share of cycles with the tensor cores at work: high while prompts are prefilled."),
-            "percentunit", [_each("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE")], maximum=1,
-        ),
-        graph(
-            Words("Memory bandwidth", "Share of cycles with memory at work: high while tokens are decoded."),
-            "percentunit", [_each("DCGM_FI_PROF_DRAM_ACTIVE")], maximum=1,
+            Words("Memory busy", "Share of time with memory read or written: high while tokens are decoded."),
+            "percentunit", [Query(f"{select('DCGM_FI_DEV_MEM_COPY_UTIL', HOST)} / 100", GPU)], maximum=1,
         ),
         graph(
             Words("Memory in use", "Of the memory that programs may use. vLLM takes gpu_memory_utilization at its"
@@ -96,14 +93,18 @@ def _work() -> list[AnyPanel]:
             "percentunit", [Query(_used(), GPU)], maximum=1,
         ),
         graph(
-            Words("NVLink", "Counted by the driver in MB a second: the traffic of tensor parallelism."),
-            "MBs", [_each("DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL")],
+            Words("NVLink traffic", "Growth of the driver's counter, in its own unit: compare GPUs with each other."
+                  " Those of one engine are alike."),
+            "none", [Query(rate("DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", HOST), GPU)], width=12,
         ),
         graph(
-            Words("PCIe", "Bytes a second, to and from the GPU. High long after the start: weights or KV cache are"
-                  " swapped."),
-            "Bps", [Query(f"{select('DCGM_FI_PROF_PCIE_RX_BYTES', HOST)}", f"{GPU} in"),
-                    Query(f"{select('DCGM_FI_PROF_PCIE_TX_BYTES', HOST)}", f"{GPU} out")],
+            Words("Throttled", "Share of time that clocks were held back, for heat or for power. For heat: its cooling,"
+                  " before it shows in the tokens."),
+            "percentunit", [
+                Query(f"{rate(f'DCGM_FI_DEV_{kind}_VIOLATION', HOST)} / 1e6", f"{GPU} {said}")
+                for kind, said in (("THERMAL", "heat"), ("POWER", "power"))
+            ],
+            width=12,
         ),
     ]  # fmt: skip
 

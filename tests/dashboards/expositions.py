@@ -10,7 +10,8 @@ import yaml
 from stacks import ROOT
 
 FOLDER = ROOT / "tests/expositions"
-CONSTRUCTED = "dcgm-constructed.txt"
+# Two GPUs at work, to execute queries on; names are checked against the exposition in FOLDER.
+CONSTRUCTED = ROOT / "tests/dashboards/dcgm-constructed.txt"
 SAMPLE = re.compile(r"([a-zA-Z_:][\w:]*)(?:{(.*)})? \S+")
 LABEL = re.compile(r'(\w+)="(?:[^"\\]|\\.)*"')
 # Written by Prometheus itself, for each target and each alert.

@@ -11,11 +11,10 @@ from typing import Any
 import promql_parser
 from promql_parser import VectorSelector
 
+from stack.report.panels import fill_in
 from stacks import ROOT
 
 FOLDER = ROOT / "grafana/dashboards"
-# Grafana's own variables, as it would fill them in for a screen of an hour
-BUILT_IN = {"__rate_interval": "1m", "__range": "5m", "__interval": "15s"}
 # so that a parser which knows no Grafana can read what has no values yet; the second is told apart from a real range
 PLACEHOLDERS = {"__rate_interval": "8869s", "__range": "6069s", "__interval": "4867s"}
 
@@ -78,11 +77,6 @@ def variable_query(variable: Mapping[str, Any]) -> tuple[str, str]:
     if found is None:
         raise ValueError(f"{variable['name']}: {variable['query']} is no label_values(series, label)")
     return found[1], found[2]
-
-
-def fill_in(expr: str, values: Mapping[str, str]) -> str:
-    """The query with $name and ${name} replaced; a name without a value stays."""
-    return re.sub(r"\$(?:{(\w+)}|(\w+))", lambda found: values.get(found[1] or found[2], found[0]), expr)
 
 
 def nodes(tree: Any) -> list[Any]:

@@ -15,7 +15,6 @@ from promql_parser import Call, MatrixSelector, SubqueryExpr
 from dashboards.reading import (
     PLACEHOLDERS,
     Target,
-    fill_in,
     nodes,
     panels,
     selectors,
@@ -23,11 +22,12 @@ from dashboards.reading import (
     variable_query,
     variables,
 )
+from stack.report.panels import fill_in
 
 DATA_SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 RATES = {"rate", "irate", "increase"}
 # Units that the panels use, as grafana-data's valueFormats spell them; another one is a typing error until it is here.
-UNITS = {"none", "short", "percentunit", "s", "bytes", "Bps", "MBs", "reqps", "ops", "celsius", "watt"}
+UNITS = {"none", "short", "percentunit", "s", "bytes", "Bps", "reqps", "ops", "celsius", "watt"}
 
 
 def template_datasource(dashboard: Mapping[str, Any]) -> Iterator[str]:

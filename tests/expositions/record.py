@@ -18,13 +18,13 @@ from stack.docker_host import address, connect, containers, get_page
 PROBE = "/probe?module=gateway_toy&target=https://nginx:8443/v1/completions"
 # file -> (service, its network, port, page)
 PARTS = {
-    "haproxy-3.0": ("haproxy", "inner", 8405, "/metrics"),
-    "nginx-njs": ("nginx", "inner", 8406, "/metrics"),
-    "node-exporter-1.9": ("node-exporter", "inner", 9100, "/metrics"),
-    "prometheus-2.53": ("prometheus", "inner", 9090, "/metrics"),
-    "alertmanager-0.28": ("alertmanager", "inner", 9093, "/metrics"),
-    "blackbox-exporter-0.26": ("blackbox-exporter", "inner", 9115, "/metrics"),
-    "blackbox-exporter-0.26-probe": ("blackbox-exporter", "inner", 9115, PROBE),
+    "haproxy-3.0.11": ("haproxy", "inner", 8405, "/metrics"),
+    "nginx-1.31.3": ("nginx", "inner", 8406, "/metrics"),
+    "node-exporter-1.9.0": ("node-exporter", "inner", 9100, "/metrics"),
+    "prometheus-2.53.3": ("prometheus", "inner", 9090, "/metrics"),
+    "alertmanager-0.28.1": ("alertmanager", "inner", 9093, "/metrics"),
+    "blackbox-exporter-0.26.0": ("blackbox-exporter", "inner", 9115, "/metrics"),
+    "blackbox-exporter-0.26.0-probe": ("blackbox-exporter", "inner", 9115, PROBE),
     "vllm-0.32.0-cpu": ("engine-toy-0", "engines", 8000, "/metrics"),
 }
 
@@ -47,7 +47,7 @@ def main() -> None:
     running = containers(connect(), sys.argv[1])
     for name, (service, network, port, path) in PARTS.items():
         page = get_page(f"http://{address(running[service], network)}:{port}{path}", timeout=30)
-        (Path(__file__).parent / f"{name}.txt").write_text(shortened(page))
+        (Path(__file__).parent / f"{name}.metrics.txt").write_text(shortened(page))
 
 
 if __name__ == "__main__":

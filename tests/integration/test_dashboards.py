@@ -1,5 +1,5 @@
 """Every query of every dashboard, executed: at the stack's own Prometheus under load, those about GPUs at one that
-holds a constructed exposition of dcgm-exporter (tests/expositions/dcgm-constructed.txt), as there is no GPU."""
+holds a constructed exposition of dcgm-exporter (tests/dashboards/dcgm-constructed.txt), as there is no GPU."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ import requests
 
 import browser
 from dashboards.exceptions import NO_DATA
-from dashboards.execution import Prometheus
-from dashboards.expositions import CONSTRUCTED, FOLDER, SAMPLE
+from dashboards.execution import chosen, problem
+from dashboards.expositions import CONSTRUCTED, SAMPLE
 from dashboards.reading import Target, load, targets
 from integration.conftest import PROJECT, URL, Stack
 from integration.load import Load
 from stack.docker_host import containers
+from stack.report.source import Prometheus
 
 LIVE = "http://127.0.0.1:19090"
 # two scrapes after the load began, and a minute's rate over them
@@ -37,9 +38,9 @@ def test_every_query_returns_data_from_the_stack_under_load(stack: Stack) -> Non
     deadline = time.monotonic() + PATIENCE_SECONDS
     with Load(URL, stack.key, stack.ca_file, "toy", workers=4, tokens=16, pause=0.1) as sent:
         while True:
-            chosen = {uid: prometheus.chosen(DASHBOARDS[uid]) for uid in DASHBOARDS if uid != "vllm-gpu"}
-            problems = [(target, prometheus.problem(target, chosen[target.uid])) for target in waiting]
-            problems = [(target, problem) for target, problem in problems if problem]
+            values = {uid: chosen(prometheus, uid) for uid in DASHBOARDS if uid != "vllm-gpu"}
+            found = [(target, problem(prometheus, target, values[target.uid])) for target in waiting]
+            problems = [(target, why) for target, why in found if why]
             waiting = [target for target, _ in problems]
             if {target.name for target in waiting} <= NO_DATA.keys() or time.monotonic() > deadline:
                 break
@@ -53,9 +54,9 @@ def test_every_query_returns_data_from_the_stack_under_load(stack: Stack) -> Non
 
 def test_every_query_about_gpus_returns_data_from_the_constructed_exposition(gpus: Prometheus) -> None:
     asked = [target for uid in DASHBOARDS for target in targets(DASHBOARDS[uid]) if _about_gpus(target)]
-    chosen = gpus.chosen(DASHBOARDS["vllm-gpu"])
-    problems = [f"{target.name}: {problem}" for target in asked if (problem := gpus.problem(target, chosen))]
-    print(f"\n{len(asked)} queries about GPUs, on {CONSTRUCTED}")
+    values = chosen(gpus, "vllm-gpu")
+    problems = [f"{target.name}: {why}" for target in asked if (why := problem(gpus, target, values))]
+    print(f"\n{len(asked)} queries about GPUs, on {CONSTRUCTED.name}")
     assert len(asked) > 25
     assert problems == []
 
@@ -69,7 +70,7 @@ def gpus(stack: Stack, tmp_path: Path) -> Iterator[Prometheus]:
     """A throw-away Prometheus that holds ten minutes of the constructed exposition."""
     tmp_path.chmod(0o755)
     (tmp_path / "prometheus.yml").write_text("{}\n")
-    (tmp_path / "history.txt").write_text(_history((FOLDER / CONSTRUCTED).read_text(), time.time()))
+    (tmp_path / "history.txt").write_text(_history(CONSTRUCTED.read_text(), time.time()))
     image = containers(stack.client, PROJECT)["prometheus"].attrs["Image"]
     as_me, mounted = f"{os.getuid()}:{os.getgid()}", {str(tmp_path): {"bind": "/given", "mode": "rw"}}
     stack.client.containers.run(

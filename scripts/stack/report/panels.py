@@ -59,6 +59,8 @@ SHOWN: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("vllm-gpu", "Xid errors by GPU"),
     ),
 }
+# What a variable without values is filled in with: no label has this value.
+NOTHING = "no-value"
 # As Grafana's data source has it: the scrape interval of templates/prometheus/prometheus.yml.j2.
 SCRAPE_SECONDS = 15
 

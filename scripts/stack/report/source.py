@@ -11,7 +11,7 @@ from typing import Any
 import requests
 
 from stack.errors import StackError
-from stack.report.panels import SCRAPE_SECONDS, Panel, Variable, fill_in, legend
+from stack.report.panels import NOTHING, SCRAPE_SECONDS, Panel, Variable, fill_in, legend
 
 POINTS = 240
 
@@ -64,7 +64,8 @@ class Prometheus:
             raise StackError(
                 f"Prometheus at {self.url} does not answer ({type(error).__name__}): `make status`"
             ) from None
-        if answer["status"] != "success":
+        if not isinstance(answer, dict) or answer.get("status") != "success":
+            answer = answer if isinstance(answer, dict) else {"error": "this is no Prometheus"}
             raise StackError(f"Prometheus at {self.url}: {answer.get('error')}, asked for {path} {parameters}")
         return answer["data"]
 
@@ -73,14 +74,14 @@ class Prometheus:
         return str(self.get("status/buildinfo")["version"])
 
     def chosen(self, variables: Sequence[Variable], span: Span) -> dict[str, str]:
-        """Values of the variables, all of them at "All". What has no value matches nothing."""
+        """Values of the variables, all of them at "All"; NOTHING where there is no value."""
         values = span.built_in()
         for variable in variables:
             asked = {"match[]": fill_in(variable.series, values), "start": span.start, "end": span.end}
             found = self.get(f"label/{variable.label}/values", asked)
             # PromQL's own quoting on top of the regular expression's
             every = "(" + "|".join(re.escape(value).replace("\\", "\\\\") for value in found) + ")"
-            values[variable.name] = variable.every or every
+            values[variable.name] = variable.every or (every if found else NOTHING)
         return values
 
     def series(self, panel: Panel, values: Mapping[str, str], span: Span) -> list[Series]:

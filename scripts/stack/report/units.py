@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime
 
 TIME_STEPS = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800)
-SUFFIX = {"reqps": " req/s", "ops": "/s", "celsius": " °C", "watt": " W", "MBs": " MB/s"}
+SUFFIX = {"reqps": " req/s", "ops": "/s", "celsius": " °C", "watt": " W"}
 
 
 def shown(value: float, unit: str) -> str:
