@@ -1,11 +1,13 @@
 # Every target is one line; the work is in scripts/. STACK=file chooses another stack than the default:
 # stack.yaml if there is one, else the example for this box (GPU or not).
 .DEFAULT_GOAL := help
-.PHONY: help setup up down smoke status logs plan render diff images fetch key-add key-list key-revoke tls-reload drain undrain doctor diagnose gc backup restore clean upgrade-check cordon uncordon lint test test-unit test-faults bench-plan bench-gateway bench-balancing lock
+.PHONY: $(shell sed -n "s/^\([a-z-]*\):.*\#\# .*/\1/p" Makefile)
 SHELL := /bin/bash
 
 HAS_GPU = $(shell timeout 10 nvidia-smi -L 2>/dev/null | grep -q ^GPU && echo yes)
 STACK ?= $(if $(wildcard stack.yaml),stack.yaml,compose/examples/$(if $(HAS_GPU),gpu,cpu).yaml)
+# The one stack that may build its images by itself is the CPU example, and only where nobody chose it.
+export STACK_BY_DEFAULT = $(if $(filter file,$(origin STACK)),yes)
 PYTHON := .venv/bin/python
 RUN = scripts/setup.sh venv && $(PYTHON)
 
@@ -29,8 +31,12 @@ render: ## write build/<host>/; the running stack does not notice
 	@$(RUN) scripts/render.py "$(STACK)"
 diff: ## what `make up` would change, by file, and what it would restart
 	@$(RUN) scripts/diff.py "$(STACK)"
-images: ## pull or build the container images
+images: ## make the container images present: pull, load or build them
 	@$(RUN) scripts/images.py "$(STACK)"
+images-save: ## the images in one file, for a host without a registry [ARCHIVE=images.tar]
+	@$(RUN) scripts/images.py "$(STACK)" save $(if $(ARCHIVE),--archive "$(ARCHIVE)")
+images-load: ## check that file and load it into Docker; `make up` does it too
+	@$(RUN) scripts/images.py "$(STACK)" load
 fetch: ## bring the models onto this host; the running stack does not notice [TOKEN_FILE=]
 	@$(RUN) scripts/fetch_model.py "$(STACK)" $(if $(TOKEN_FILE),--token-file "$(TOKEN_FILE)")
 key-add: ## a key for a client, shown once [NAME= MODELS= RATE= CONCURRENCY=]
@@ -39,6 +45,8 @@ key-list: ## clients and their keys, by id
 	@$(RUN) scripts/keys.py "$(STACK)" list
 key-revoke: ## take a key back [NAME= KEY=id]
 	@$(RUN) scripts/keys.py "$(STACK)" revoke "$(NAME)" $(if $(KEY),--key "$(KEY)")
+secrets-rotate: ## new secrets for those that no client knows; no request fails
+	@$(RUN) scripts/secrets_rotate.py "$(STACK)"
 tls-reload: ## show clients a renewed certificate
 	@$(RUN) scripts/tls_reload.py "$(STACK)"
 drain: ## take a replica out of its pool and wait for its requests [REPLICA= TIMEOUT=]
@@ -71,11 +79,17 @@ test: ## everything: lint, unit, cases, and the CPU stack for real
 	@tests/run.sh
 test-faults: ## the long fault matrix on the running CPU stack [FAULT_SECONDS=300]
 	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s tests/faults
+test-gpu: ## what needs an NVIDIA GPU: start, smoke, plan against log; skipped, with the reason, where there is none
+	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s -rs tests/gpu
 bench-plan: ## time and memory of plan and render, for 1 and for 200 hosts
 	@scripts/setup.sh venv && PYTHONPATH=scripts $(PYTHON) tests/bench_plan.py
 bench-gateway: ## latency and req/s of the gateway beside its peers, on a stub engine [ARGS=]
 	@scripts/setup.sh docker && tests/bench/venv.sh && PYTHONPATH=scripts:tests $(PYTHON) tests/bench/gateway.py $(ARGS)
 bench-balancing: ## prefix cache hits and TTFT by way of balancing, on real CPU engines [ARGS=]
 	@scripts/setup.sh docker && tests/bench/venv.sh && PYTHONPATH=scripts:tests $(PYTHON) tests/bench/balancing.py $(ARGS)
-lock: ## write the Python lock files anew
+bench-start: ## first start against second: time to the first completion, on a real CPU engine [ARGS=]
+	@scripts/setup.sh venv && scripts/setup.sh docker && PYTHONPATH=scripts:tests $(PYTHON) tests/bench/start.py $(ARGS)
+lock: ## write the images' digests, as the registry has them now, into compose/images.lock
+	@$(RUN) scripts/lock_images.py "$(STACK)"
+lock-python: ## write the Python lock files anew
 	@scripts/setup.sh dev && scripts/setup.sh lock

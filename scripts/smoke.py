@@ -12,12 +12,13 @@ from pathlib import Path
 
 from stack import console, inputs
 from stack.adjust import applied_plan
+from stack.checks import Result, run_checks
 from stack.config import load_config
 from stack.docker_host import connect
 from stack.errors import InputError
 from stack.gateway_client import GatewayClient
 from stack.lifecycle import verify
-from stack.smoke import Result, gateway_checks, run_checks
+from stack.smoke import gateway_checks
 
 
 def main() -> int:
@@ -59,8 +60,12 @@ def _elsewhere(arguments: argparse.Namespace) -> list[Result]:
         raise InputError("--key-file", "a file with the API key is needed with --url")
     key = arguments.key_file.read_text().strip()
     gateway = GatewayClient(arguments.url, key, ca_file=arguments.ca_file, elsewhere=True)
-    models = [model.served_model_name for model in load_config(arguments.stack).models]
-    checks = gateway_checks(gateway, models)
+    served = [
+        {"served_model_name": model.served_model_name, "task": model.task,
+         "adapters": [adapter.name for adapter in model.lora_adapters]}
+        for model in load_config(arguments.stack).models
+    ]  # fmt: skip
+    checks = gateway_checks(gateway, served)
     return run_checks(checks, lambda result: console.say(f"{result.status} {result.name}"))
 
 

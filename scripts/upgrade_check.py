@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from stack import console, images, inputs
+from stack import console, inputs
 from stack.day2.upgrade import Difference, differences, metrics_read
 from stack.day2.vllm_versions import facts_of_image, facts_of_version, facts_of_wheel, reference_of
 from stack.docker_host import connect
 from stack.errors import InputError
-from stack.image_store import present
+from stack.images.carry import present
+from stack.images.pins import load_pins
 
 
 def main() -> int:
@@ -28,7 +29,7 @@ def main() -> int:
     engines = [engine for plan in found.plans() for engine in (*plan.engines, *plan.cordoned)]
     argvs = {engine.argv: engine.served_model_name for engine in engines}
     variables = {name for engine in engines for name in engine.environment if name.startswith("VLLM_")}
-    pinned = images.load_pins(inputs.ROOT).vllm_version
+    pinned = load_pins(inputs.ROOT).vllm_version
     image = found.images["vllm"]
     if present(client, image):
         old = facts_of_image(image, list(argvs), client)

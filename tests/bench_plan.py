@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
-"""Time and memory of plan and render, for 1 host and for 200 hosts of 8 GPUs. A benchmark: it asserts nothing."""
+"""Time and memory of sizing, plan and render, for 1 host and for 200 of 8 GPUs. A benchmark: it asserts nothing.
+
+Sizing is what `auto` costs: every open number of one model on one host, of five models on 200 hosts of two kinds.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import statistics
 import sys
@@ -11,14 +15,23 @@ import tempfile
 import time
 from pathlib import Path
 
-from stack import console, images
+from stack import console
 from stack.config import StackConfig
 from stack.gateway_state import GatewayState
 from stack.hardware import Gpu, Host
+from stack.images.choice import pulled_references
+from stack.images.pins import load_pins
 from stack.inputs import ROOT
 from stack.plan import make_plan
 from stack.render import render
+from stack.sizing.files import needs_of
+from stack.sizing.resolve import Resolver
 from stack.tree import write_tree
+
+FIXTURES = ROOT / "tests/models"
+MODELS = ("llama-3-8b-awq", "qwen3-0.6b", "gemma-3-12b", "qwen2.5-7b", "gpt-oss-20b")
+AUTO_KEYS = ("replicas", "tensor_parallel_size", "max_model_len", "max_num_seqs", "max_num_batched_tokens")
+IMAGES = {role: f"{role}:1" for role in ("alertmanager", "haproxy", "nginx", "node_exporter", "prometheus", "vllm")}
 
 
 def main() -> int:
@@ -27,11 +40,21 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print as JSON")
     arguments = parser.parse_args()
     results = [_measure(hosts, arguments.runs) for hosts in (1, 200)]
+    results[0]["size"], results[1]["size"] = _sizing(1, 1, arguments.runs), _sizing(200, 5, arguments.runs)
     if arguments.json:
         console.print_json(results)
     else:
-        head = ["hosts", "GPUs", "runs", "plan s (median)", "render s (median)", "write s (median)", "peak MB"]
-        rows = [[str(result[key]) for key in ("hosts", "gpus", "runs", "plan", "render", "write", "peak_mb")]
+        head = [
+            "hosts",
+            "GPUs",
+            "runs",
+            "sizing s (median)",
+            "plan s (median)",
+            "render s (median)",
+            "write s (median)",
+            "peak MB",
+        ]
+        rows = [[str(result[key]) for key in ("hosts", "gpus", "runs", "size", "plan", "render", "write", "peak_mb")]
                 for result in results]  # fmt: skip
         print(console.table(head, rows))
     return 0
@@ -44,7 +67,7 @@ def _measure(count: int, runs: int) -> dict[str, float | int]:
     config = StackConfig.model_validate(
         {"models": [{"served_model_name": "llama", "source": {"hub": "org/model"}, "replicas": 8}]}
     )
-    references = images.references(ROOT, images.load_pins(ROOT), "registry", "cuda")
+    references = pulled_references(load_pins(ROOT).of("cuda"))
     times: dict[str, list[float]] = {"plan": [], "render": [], "write": []}
     for _ in range(runs):
         began = time.perf_counter()
@@ -64,8 +87,35 @@ def _measure(count: int, runs: int) -> dict[str, float | int]:
     return {"hosts": count, "gpus": 8 * count, "runs": runs, **medians, "peak_mb": peak_mb}
 
 
-def _gpu(host: int, place: int) -> Gpu:
-    return Gpu(uuid=f"GPU-{host:08x}-0000-0000-0000-{place:012x}", model="NVIDIA A100-SXM4-80GB", memory_mib=81920)
+def _sizing(count: int, models: int, runs: int) -> float:
+    """Median seconds to read the models' files and work out every ``auto``, after start-up."""
+    with tempfile.TemporaryDirectory() as folder:
+        entries = []
+        for name in MODELS[:models]:
+            path = Path(folder) / name
+            path.mkdir()
+            (path / "config.json").write_text(json.dumps(json.loads((FIXTURES / f"{name}.json").read_text())["config"]))
+            entries.append(
+                {"served_model_name": name, "source": {"path": str(path)}, **dict.fromkeys(AUTO_KEYS, "auto")}
+            )
+        config = StackConfig.model_validate({"models": entries})
+        hosts = [
+            Host(name=f"gpu-{n:03}", gpus=tuple(_gpu(n, place, h100=n % 2 == 1) for place in range(8)))
+            for n in range(count)
+        ]
+        times = []
+        for _ in range(runs + 1):
+            began = time.perf_counter()
+            resolver = Resolver(config, needs_of(config, lambda model: Path(str(model.source.path)), "stack.yaml"))
+            plans = [make_plan(resolver.host(host)[0], host, IMAGES, ROOT) for host in hosts]
+            times.append(time.perf_counter() - began)
+            assert len(plans) == count
+        return round(statistics.median(times[1:]), 4)
+
+
+def _gpu(host: int, place: int, *, h100: bool = False) -> Gpu:
+    model, memory = ("NVIDIA H100 80GB HBM3", 81559) if h100 else ("NVIDIA A100-SXM4-80GB", 81920)
+    return Gpu(uuid=f"GPU-{host:08x}-0000-0000-0000-{place:012x}", model=model, memory_mib=memory)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from stack.config import load_config
+from stack.config import StackConfig, load_config
 from stack.hardware import Gpu, Host, load_hosts
-from stack.plan import Plan, make_plan
+from stack.plan import Plan, make_plan, model_dir
+from stack.sizing.files import needs_of
+from stack.sizing.resolve import Resolver
 
 ROOT = Path(__file__).resolve().parents[1]
 # Constructed: a GPU host to plan the files on that name none of their own.
@@ -32,5 +34,11 @@ def plans(images: Mapping[str, str], *, images_built: bool) -> Iterator[tuple[st
         config = load_config(path)
         own = path.with_name("hosts.yaml")
         hosts = load_hosts(own) if own.exists() else (EIGHT_GPUS if config.device == "cuda" else Host(),)
+        resolver = _resolver(config, path)
         for host in hosts:
-            yield str(path.relative_to(ROOT)), make_plan(config, host, images, ROOT, images_built=images_built)
+            resolved, _ = resolver.host(host)
+            yield str(path.relative_to(ROOT)), make_plan(resolved, host, images, ROOT, images_built=images_built)
+
+
+def _resolver(config: StackConfig, path: Path) -> Resolver:
+    return Resolver(config, needs_of(config, lambda model: model_dir(config, model, path.parent), str(path)))

@@ -1,12 +1,12 @@
 """The engine's health check, which Docker runs inside the engine's container. It ends a wedged engine.
 
-vLLM answers /health with 200 while its EngineCore hangs, so this asks for a completion of one token too. Wedged is
-an engine that three times in a row, 10 s each, does not give it while its step counter stands still: decoding,
-prefilling and working off a queue move the counter. Then the evidence is saved and every process killed; Docker
-starts the container again (`restart: unless-stopped`). That needs no socket and no daemon.
+vLLM answers /health with 200 while its EngineCore hangs, so this asks for a completion of one token too, or for the
+embedding of one word. Wedged is an engine that three times in a row, 10 s each, does not give it while its step
+counter stands still: decoding, prefilling and working off a queue move the counter. Then the evidence is saved and
+every process killed; Docker starts the container again (`restart: unless-stopped`). That needs no socket and no daemon.
 
 Until its first completion after a start (load, compile) an engine is starting: it is never killed, only unhealthy
-when Docker's start period is over. One that answers 4xx has no completions (embeddings): only its /health counts.
+when Docker's start period is over. One that answers 4xx has no such path: only its /health counts.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ FAILURES = 20
 STEPS = re.compile(rb"^vllm:iteration_tokens_total_count(?:\{.*\})? (\S+)$", re.MULTILINE)
 KILLS = "vllm_onprem_engine_watchdog_kills_total"
 REFUSED, NO_ANSWER, TORN = 0, -1, -2
+# The smallest thing that a model of each task can be asked, and its name in messages.
+SMALLEST = {
+    "generate": ("/v1/completions", {"prompt": "1", "max_tokens": 1, "temperature": 0}),
+    "embed": ("/v1/embeddings", {"input": "1"}),
+}
+ASKED = {"generate": "a completion of one token", "embed": "the embedding of one word"}
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,10 @@ class Engine:
 
     name: str
     served_model_name: str
+    task: str = "generate"
     port: int = 8000
     memory: Path = Path("/tmp/check.json")  # a tmpfs: empty after each start
+    key_file: Path = Path("/run/secrets/engine.yaml")  # JSON; without it the engine asks for no key
     evidence: Path = Path("/evidence")
     textfile: Path = Path("/textfile")
     proc: Path = Path("/proc")
@@ -74,12 +82,13 @@ def look(engine: Engine, before: Seen) -> tuple[Seen, str]:
     began, steps = time.time(), _steps(engine)
     if before.served and _moves_on(engine, steps, before.steps):
         return Seen(True, steps), ""
-    request = {"model": engine.served_model_name, "prompt": "1", "max_tokens": 1, "temperature": 0}
-    status, _ = _ask(engine, "/v1/completions", engine.completion_limit, json.dumps(request).encode())
+    path, question = SMALLEST[engine.task]
+    request = {"model": engine.served_model_name, **question}
+    status, _ = _ask(engine, path, engine.completion_limit, json.dumps(request).encode())
     after = _steps(engine)
-    if status == 200 or 400 <= status < 500:
+    if status == 200 or (400 <= status < 500 and status != 401):
         return Seen(True, after), ""
-    problem = f"a completion of one token: {_TOLD.get(status, status)}"
+    problem = f"{ASKED[engine.task]}: {_TOLD.get(status, status)}"
     if not before.served or status not in (NO_ANSWER, TORN, 500):
         return Seen(before.served), problem
     if status != NO_ANSWER or steps is None or after is None:
@@ -140,7 +149,12 @@ def main(engine: Engine, kill: Callable[[int, int], None] = os.kill) -> int:
     return 1 if problem else 0
 
 
-_TOLD = {REFUSED: "refused", NO_ANSWER: "no answer in time", TORN: "an answer without its end"}
+_TOLD = {
+    REFUSED: "refused",
+    NO_ANSWER: "no answer in time",
+    TORN: "an answer without its end",
+    401: "401, it does not know the key in its own file",
+}
 
 
 def _failed(before: Seen, problem: str) -> tuple[Seen, str]:
@@ -164,7 +178,7 @@ def _moves_on(engine: Engine, steps: float | None, before: float | None) -> bool
 
 def _ask(engine: Engine, path: str, limit: float, body: bytes | None = None) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=limit)
-    headers = {"Content-Type": "application/json"} if body else {}
+    headers = {"Content-Type": "application/json", **_key(engine)} if body else {}
     with contextlib.closing(connection):
         try:
             connection.request("POST" if body else "GET", path, body, headers)
@@ -176,6 +190,14 @@ def _ask(engine: Engine, path: str, limit: float, body: bytes | None = None) -> 
             return TORN, b""
         except (OSError, http.client.HTTPException):
             return REFUSED, b""
+
+
+def _key(engine: Engine) -> dict[str, str]:
+    try:
+        key = json.loads(engine.key_file.read_text())["api-key"][0]
+    except FileNotFoundError:
+        return {}
+    return {"Authorization": f"Bearer {key}"}
 
 
 def _steps(engine: Engine) -> float | None:
@@ -191,4 +213,6 @@ def _remembered(engine: Engine) -> Seen:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Engine(os.environ["ENGINE_NAME"], os.environ["SERVED_MODEL_NAME"])))
+    # an engine that was started before there were tasks is checked by this file too
+    task = os.environ.get("TASK", "generate")
+    sys.exit(main(Engine(os.environ["ENGINE_NAME"], os.environ["SERVED_MODEL_NAME"], task)))

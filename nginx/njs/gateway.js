@@ -1,6 +1,6 @@
-// Only what nginx cannot say by itself: who the client is, which model the body names, which prefix it starts with,
+// Only what nginx cannot say by itself: who the client is, which model the body names, which replica has its beginning,
 // and error bodies in OpenAI's shape. Preloaded JSON: `keys` (SHA-256 -> client), `clients` (name -> models and body
-// size allowed), `models` (name -> pool), `config` (revision).
+// size allowed), `models` (name -> pool, task, and replicas where affinity is wanted), `config` (revision).
 
 import crypto from 'crypto';
 
@@ -24,7 +24,7 @@ function client(r) {
     return own(keys, crypto.createHash('sha256').update(bearer[1]).digest('hex')) || '';
 }
 
-// Access phase: lets the request pass with $model, $pool and $prefix set, or answers it.
+// Access phase: lets the request pass with $model, $pool and $preferred set, or answers it.
 async function admit(r) {
     const limits = clients[r.variables.client];
     if (Number(r.headersIn['Content-Length'] || 0) > limits.max_body_bytes) {
@@ -55,15 +55,25 @@ async function admit(r) {
              'model_not_found');
         return;
     }
+    if ((model.task === 'embed') !== (r.uri === '/v1/embeddings')) {
+        const where = model.task === 'embed' ? '/v1/embeddings' : '/v1/chat/completions or /v1/completions';
+        fail(r, 400, `This model answers at ${where} only.`, 'invalid_request_error', null);
+        return;
+    }
     const refused = refusedField(body);
     if (refused) {
         fail(r, 400, `"${refused}" is not allowed in a request`, 'invalid_request_error', null);
         return;
     }
+    if (fetches(body)) {
+        fail(r, 400, 'media is taken from data: URLs only, never fetched: send it within the request',
+             'invalid_request_error', null);
+        return;
+    }
     r.variables.model = name;
     r.variables.pool = model.pool;
-    if (model.prefix_affinity) {
-        r.variables.prefix = crypto.createHash('md5').update(name + '\n' + start(body)).digest('hex');
+    if (model.replicas) {
+        r.variables.preferred = preferred(model.replicas, name + '\n' + start(body));
     }
 }
 
@@ -76,8 +86,28 @@ function refusedField(body) {
     return within ? within.join('.') : '';
 }
 
+// Whether an engine would have to fetch something, from wherever a client says: image_url, video_url, audio_url ...
+function fetches(body) {
+    return Array.isArray(body.messages) && body.messages.some((message) => (
+        message && Array.isArray(message.content) && message.content.some((part) => (
+            part && typeof part === 'object' && Object.keys(part).some((key) => (
+                /_url$/.test(key) && !isData(part[key])))))));
+}
+
+function isData(media) {
+    const url = media && typeof media === 'object' ? media.url : media;
+    return !given(url) || (typeof url === 'string' && /^data:/i.test(url));
+}
+
 function given(value) {
     return value !== undefined && value !== null;
+}
+
+// Consistent hashing, by the highest weight: a replica that comes or goes moves its own beginnings and no others.
+function preferred(replicas, text) {
+    const md5 = (what) => crypto.createHash('md5').update(what).digest('hex');
+    const prefix = md5(text);
+    return Object.keys(replicas).map((replica) => [md5(prefix + replica), replica]).sort().pop()[1];
 }
 
 // The text that the engine's prefix cache would recognise first.

@@ -65,22 +65,27 @@ def adjust(
     before = look(project, live, client)
     certificate = nginx_revision(before.files)["certificate"]
     wanted = decide(kept_state.load(state, plan.gateway["api_keys"], certificate))
-    rendered = render(plan, wanted, root)
-    files = {path: data for path, data in before.files.items() if not _gateways(path)}
-    files |= {path: data for path, data in rendered.items() if _gateways(path)}
-    files[MANIFEST] = manifest(files)
+    files = replaced(before.files, render(plan, wanted, root), is_gateways)
     units = sorted({change.unit for change in compare(before.files, files)})
     if not units:
         return []
     check = state / "checked"
     write_tree(check, files)
-    validate(check, plan.images, state / "tls", client)
+    validate(check, plan.images, state, client)
     with putting_back(project, state, root, files, before, client):
         write_tree(live, files)
         reload(project, services_of(units), files, client)
     if before.proven:
         mark_proven(live, files)
     return units
+
+
+def replaced(tree: Mapping[str, bytes], rendered: Mapping[str, bytes], mine: Callable[[str], bool]) -> dict[str, bytes]:
+    """A tree with some of its files, those whose paths are mine, as they were rendered now."""
+    files = {path: data for path, data in tree.items() if not mine(path)}
+    files |= {path: data for path, data in rendered.items() if mine(path)}
+    files[MANIFEST] = manifest(files)
+    return files
 
 
 def drained_tree(
@@ -102,7 +107,7 @@ def putting_back(
     try:
         yield
     except BaseException as error:
-        plan = plan_from(json.loads(before.files["plan.json"])) if before.files else None
+        plan = _plan_in(before.files)
         drained_files = partial(drained_tree, plan, state, root, before.files) if plan else lambda _: before.files
         outcome = put_back(project, state / "live", files, before, client, drained_files)
         if isinstance(error, StackError):
@@ -111,13 +116,21 @@ def putting_back(
         raise
 
 
+def _plan_in(files: Mapping[str, bytes]) -> Plan | None:
+    try:
+        return plan_from(json.loads(files["plan.json"]))
+    except (KeyError, TypeError):
+        return None  # nothing was applied, or by another version: then replicas are replaced without being drained
+
+
 def provide_certificate(state: Path, gateway: Gateway, root: Path, image: str, client: docker.DockerClient) -> str:
     """The pair that the stack file's certificate is now, made if need be and readable for nginx; its name."""
     name, made = certificates.ensure(state, gateway, root)
     if made:
         say(f"new certificate: {certificates.certificate_file(state, name)}")
     pair = [certificates.certificate_file(state, name), certificates.private_key_file(state, name)]
-    give_to(pair, NGINX_UID, image, client)
+    for path, mode in zip(pair, (0o644, 0o400), strict=True):
+        give_to([path], NGINX_UID, image, client, mode)
     return name
 
 
@@ -126,5 +139,6 @@ def with_certificate(name: str) -> Callable[[GatewayState], GatewayState]:
     return lambda state: replace(state, certificate=name)
 
 
-def _gateways(path: str) -> bool:
+def is_gateways(path: str) -> bool:
+    """Whether a file of the tree is nginx's or HAProxy's."""
     return path.split("/", 1)[0] in UNITS

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from stack.errors import StackError
+from stack.errors import InputError
 from stack.private_file import write_private
 
 MINIMUM_KEY_LENGTH = 16
@@ -31,7 +31,7 @@ def ensure_keys(state: Path, names: Sequence[str]) -> list[str]:
 
 
 def key_hashes(state: Path, names: Sequence[str]) -> dict[str, str]:
-    """SHA-256 (hex) of each key that is there -> client name. Raises StackError for one that is unusable."""
+    """SHA-256 (hex) of each key that is there -> client name. Raises InputError for one that is unusable."""
     found: dict[str, str] = {}
     for name in names:
         path = key_file(state, name)
@@ -40,14 +40,18 @@ def key_hashes(state: Path, names: Sequence[str]) -> dict[str, str]:
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as error:
-            raise StackError(f"{path}: the API key cannot be read: {error}") from None
+            why = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise InputError(
+                str(path), f"the API key cannot be read: {why}; mend it, or delete it and `make up` makes a new one"
+            ) from None
         if len(key) < MINIMUM_KEY_LENGTH or any(char.isspace() for char in key):
-            raise StackError(
-                f"{path}: not an API key (one word of at least {MINIMUM_KEY_LENGTH} characters is needed);"
+            raise InputError(
+                str(path), f"not an API key (one word of at least {MINIMUM_KEY_LENGTH} characters is needed);"
                 " delete the file and `make up` makes a new one"
-            )
+            )  # fmt: skip
         digest = hashlib.sha256(key.encode()).hexdigest()
         if digest in found:
-            raise StackError(f"{path}: the same key as {found[digest]!r}: a client could not be told from the other")
+            what = f"the same key as {found[digest]!r}: a client could not be told from the other"
+            raise InputError(str(path), what)
         found[digest] = name
     return found

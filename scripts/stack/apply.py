@@ -15,14 +15,15 @@ from docker.models.containers import Container
 
 from stack.console import HEARTBEAT_SECONDS, say, step
 from stack.docker_host import compose, condition, containers, started
+from stack.engine_says import explain
 from stack.errors import StackError
 from stack.reload import RELOADABLE, reload, services_of
-from stack.render import MANIFEST
-from stack.roll import roll, to_replace
+from stack.render import manifest
+from stack.roll import replace_balancers, roll, to_replace
 from stack.tree import Change, compare, read_tree, write_tree
 
 OTHER_PARTS_SECONDS = 120
-LOG_LINES = 15
+LOG_LINES, SEARCHED_LINES = 15, 500
 # A container that ended this often before it was ever ready will not come up by waiting.
 GIVE_UP_RESTARTS = 2
 
@@ -74,6 +75,8 @@ def bring_up(
     if before.lost:
         compose(live, "up", "--detach", "--no-build", "--pull", "never", "--force-recreate")
     limits = startup_timeouts(files)
+    if before.running:
+        replace_balancers(project, live, files, client)
     replaced = to_replace(project, files, client) if before.running else []
     if replaced:
         roll(project, live, files, replaced, drained_files, client, partial(wait_ready, project, limits, client))
@@ -131,13 +134,17 @@ def _marker(live: Path) -> Path:
 
 
 def _fingerprint(files: Mapping[str, bytes]) -> str:
-    return hashlib.sha256(files[MANIFEST]).hexdigest() + "\n"
+    # of what the files hold, not of the manifest there: a run killed between the two leaves the old one
+    return hashlib.sha256(manifest(files)).hexdigest() + "\n"
 
 
 def _give_up_if_hopeless(name: str, part: Container, ended: int, elapsed: float, limit: float) -> None:
-    if elapsed <= limit and ended < GIVE_UP_RESTARTS:
+    if elapsed <= limit and not ended:
+        return
+    log = part.logs(tail=SEARCHED_LINES).decode(errors="replace").rstrip().splitlines()
+    cause = explain("\n".join(log))
+    if elapsed <= limit and ended < GIVE_UP_RESTARTS and cause is None:
         return
     why = f"ended {ended} times while starting" if ended else f"is not ready after {elapsed:.0f} s"
-    log = part.logs(tail=LOG_LINES).decode(errors="replace").rstrip()
-    lines = "\n".join(f"  | {line[:240]}" for line in log.splitlines())
-    raise StackError(f"{name} {why}; its last log lines:\n{lines}")
+    lines = "\n".join(f"  | {line[:240]}" for line in log[-LOG_LINES:])
+    raise StackError(f"{name} {why}{f': {cause}' if cause else ''}\nIts last log lines:\n{lines}")

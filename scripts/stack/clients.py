@@ -16,7 +16,7 @@ from typing import Any
 
 from stack.api_keys import key_file, key_hashes
 from stack.config import Client
-from stack.errors import InputError, StackError
+from stack.errors import InputError
 from stack.private_file import write_private
 
 KEYS_AT_ONCE = 2  # an old and a new one, while a client changes over
@@ -24,14 +24,17 @@ ID_LENGTH = 8
 
 
 def added(state: Path) -> dict[str, dict[str, Any]]:
-    """name -> {limits, keys: [{id, sha256, made}]} of the keys added by command. Raises StackError: damaged."""
+    """name -> {limits, keys: [{id, sha256, made}]} of the keys added by command. Raises InputError: damaged."""
     path = _store(state)
-    if not path.exists():
-        return {}
     try:
         found: dict[str, dict[str, Any]] = json.loads(path.read_text())
-    except ValueError:
-        raise StackError(f"{path} is damaged: restore it from a backup; without it the added keys are lost") from None
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is damaged"
+        raise InputError(
+            str(path), f"the added keys cannot be read: {why}; restore it from a backup, without it they are lost"
+        ) from None
     return found
 
 

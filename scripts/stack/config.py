@@ -8,7 +8,16 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from stack.config_conflicts import conflicts
 from stack.config_errors import problems_of
@@ -28,12 +37,20 @@ OWNED_FLAGS = {
     "--quantization": "quantization",
     "-q": "quantization",
     "--tensor-parallel-size": "tensor_parallel_size",
+    "--max-num-batched-tokens": "max_num_batched_tokens",
+    "--kv-cache-dtype": "kv_cache_dtype",
     "-tp": "tensor_parallel_size",
     "--pipeline-parallel-size": None,  # these need GPUs that the plan does not count
     "-pp": None,
     "--data-parallel-size": None,
     "-dp": None,
     "--shutdown-timeout": "shutdown_timeout",
+    "--runner": "task",
+    "--enable-lora": "lora_adapters",
+    "--no-enable-lora": "lora_adapters",
+    "--lora-modules": "lora_adapters",
+    "--max-loras": "lora_adapters",
+    "--max-lora-rank": "max_lora_rank",
     "--host": None,
     "--port": None,
     "--uds": None,
@@ -41,9 +58,12 @@ OWNED_FLAGS = {
     "--ssl-keyfile": None,
     "--ssl-certfile": None,
     "--config": None,
+    "--hf-token": "hub.token_file",  # engines fetch nothing, and a flag is no place for a secret
 }
 
 
+# `auto`: the plan chooses. stack.sizing.resolve puts a number in its place before anything else reads the model.
+AUTO = -1
 UNSAFE_IN_PATHS = ":$'\"\\"
 
 
@@ -109,6 +129,9 @@ def _duration(value: str) -> str:
 def _mirror(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9][a-z0-9._-]*)*", value):
         raise ValueError("a registry address such as registry.example.org:5000/mirror")
+    host = value.split("/", 1)[0]
+    if not (set(host) & set(".:") or host == "localhost"):
+        raise ValueError(f"Docker takes {host!r} for a user of Docker Hub: give the registry's full name or its port")
     return value
 
 
@@ -137,6 +160,10 @@ def _flag(value: str) -> str:
     return value
 
 
+def _or_auto(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    return AUTO if value == "auto" else handler(value)
+
+
 def _listen(value: str) -> str:
     try:
         return str(IPv4Address(value))
@@ -149,6 +176,7 @@ ModelName = Annotated[str, AfterValidator(_model_name)]
 FilePath = Annotated[str, AfterValidator(_path)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Listen = Annotated[str, AfterValidator(_listen)]
+OrAuto = WrapValidator(_or_auto)
 Flag = Annotated[str, Field(min_length=1, max_length=8192), AfterValidator(_flag)]
 
 
@@ -180,23 +208,53 @@ class Source(_Section):
         return self
 
 
+class LoraAdapter(_Section):
+    """One LoRA adapter of a model: clients name it like a model, and the same replicas answer."""
+
+    name: ModelName
+    source: Source
+
+
+class Slo(_Section):
+    """What users are promised, and the load it is promised for. Seconds, tokens a second."""
+
+    ttft_p99: float | None = Field(None, gt=0.0, le=3600.0)
+    tokens_per_second_per_user: float | None = Field(None, gt=0.0, le=10_000.0)
+    concurrency: int = Field(32, ge=1, le=100_000)
+    prompt_tokens: int = Field(1024, ge=1, le=100_000_000)
+    answer_tokens: int = Field(256, ge=1, le=100_000_000)
+
+    @model_validator(mode="after")
+    def _some_goal(self) -> Slo:
+        if self.ttft_p99 is None and self.tokens_per_second_per_user is None:
+            raise ValueError("give ttft_p99, tokens_per_second_per_user, or both")
+        return self
+
+
 class Model(_Section):
     """One model and the pool of replicas that serves it. Keys are spelled as vLLM spells its flags."""
 
     served_model_name: ModelName
     source: Source
-    replicas: int = Field(1, ge=1, le=64)
-    tensor_parallel_size: int = Field(1, ge=1, le=64)
+    objective: Literal["throughput", "latency"] | Slo = "throughput"
+    replicas: Annotated[int, Field(ge=1, le=64), OrAuto] = 1
+    tensor_parallel_size: Annotated[int, Field(ge=1, le=64), OrAuto] = 1
+    task: Literal["generate", "embed"] = "generate"
     dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] = "auto"
-    max_model_len: int | None = Field(None, ge=1, le=100_000_000)
-    max_num_seqs: int = Field(256, ge=1, le=65536)
-    gpu_memory_utilization: float = Field(0.90, gt=0.0, le=1.0)
+    max_model_len: Annotated[int, Field(ge=1, le=100_000_000), OrAuto] | None = None
+    max_num_seqs: Annotated[int, Field(ge=1, le=65536), OrAuto] = 256
+    max_num_batched_tokens: Annotated[int, Field(ge=1, le=1_000_000), OrAuto] | None = None
+    gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0), OrAuto] = 0.90
+    kv_cache_dtype: Literal["auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"
     enable_prefix_caching: bool = True
-    balancing: Literal["least_connections", "prefix_affinity"] = "least_connections"
+    balancing: Literal["prefix_affinity", "least_connections"] = "prefix_affinity"
     max_queue: int = Field(256, ge=1, le=100_000)
     queue_timeout: int = Field(30, ge=1, le=3600)
     quantization: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")] | None = None
+    lora_adapters: tuple[LoraAdapter, ...] = Field((), max_length=64, strict=False)
+    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 16
     cpu_kvcache_space: int = Field(4, ge=1, le=4096)
+    memory_limit_gib: int | None = Field(None, ge=1, le=1_000_000)
     shutdown_timeout: int = Field(60, ge=1, le=3600)
     startup_timeout: int = Field(1800, ge=10, le=86400)
     extra_args: Annotated[tuple[Flag, ...], AfterValidator(_free_flags)] = Field((), max_length=200, strict=False)
@@ -249,8 +307,10 @@ class Observability(_Section):
 class Images(_Section):
     """Where container images come from; compose/images.yaml says which."""
 
-    source: Literal["registry", "build", "auto"] = "registry"
+    # auto: compose/examples/cpu.yaml as `make` runs it by itself; anywhere else the same as registry
+    source: Literal["registry", "archive", "build", "auto"] = "registry"
     mirror: Annotated[str, AfterValidator(_mirror)] | None = None
+    archive: FilePath | None = None
 
 
 class Hub(_Section):

@@ -19,8 +19,9 @@ _PORTS = {
 
 
 def conflicts(document: Mapping[str, Any]) -> list[Problem]:
-    """Names and ports given twice, clients of models that are not served, and keys that the device rules out."""
-    return [*_names_twice(document), *_unknown_models(document), *_ports_twice(document), *_device(document)]
+    """Names and ports given twice, clients of models that are not served, keys that device or task rule out."""
+    found = (_names_twice, _unknown_models, _ports_twice, _archive, _device, _task)
+    return [problem for conflict in found for problem in conflict(document)]
 
 
 def _section(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -36,14 +37,23 @@ def _models(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [model if isinstance(model, Mapping) else {} for model in _items(document.get("models"))]
 
 
+def _served(document: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """(key path, name) of everything that a client can name as its model."""
+    for index, model in enumerate(_models(document)):
+        yield f"models[{index}].served_model_name", model.get("served_model_name")
+        for place, adapter in enumerate(_items(model.get("lora_adapters"))):
+            name = adapter.get("name") if isinstance(adapter, Mapping) else None
+            yield f"models[{index}].lora_adapters[{place}].name", name
+
+
 def _names_twice(document: Mapping[str, Any]) -> Iterator[Problem]:
-    names = [model.get("served_model_name") for model in _models(document)]
-    keys = [_client_name(item) for item in _items(_section(document, "gateway").get("api_keys"))]
-    for where, values in (("models[{}].served_model_name", names), ("gateway.api_keys[{}]", keys)):
+    items = _items(_section(document, "gateway").get("api_keys"))
+    keys = [(f"gateway.api_keys[{index}]", _client_name(item)) for index, item in enumerate(items)]
+    for named in (list(_served(document)), keys):
         seen: set[str] = set()
-        for index, value in enumerate(values):
+        for where, value in named:
             if isinstance(value, str) and value in seen:
-                yield Problem(where.format(index), f"{value!r} is given twice")
+                yield Problem(where, f"{value!r} is given twice")
             seen |= {value} if isinstance(value, str) else set()
 
 
@@ -52,7 +62,7 @@ def _client_name(item: object) -> object:
 
 
 def _unknown_models(document: Mapping[str, Any]) -> Iterator[Problem]:
-    known = [model.get("served_model_name") for model in _models(document)]
+    known = [name for _, name in _served(document)]
     for index, client in enumerate(_items(_section(document, "gateway").get("api_keys"))):
         for name in _items(client.get("models")) if isinstance(client, Mapping) else []:
             if name not in known:
@@ -68,6 +78,15 @@ def _ports_twice(document: Mapping[str, Any]) -> Iterator[Problem]:
         taken.setdefault(port if isinstance(port, int) else None, f"{section}.{key}")
 
 
+def _archive(document: Mapping[str, Any]) -> Iterator[Problem]:
+    images = _section(document, "images")
+    source, archive = images.get("source", "registry"), images.get("archive")
+    if source == "archive" and archive is None:
+        yield Problem("images.archive", "images.source is 'archive': name the file that `make images-save` wrote")
+    if archive is not None and source != "archive":
+        yield Problem("images.archive", f"an archive is named, but images.source is {source!r}; set it to archive")
+
+
 def _device(document: Mapping[str, Any]) -> Iterator[Problem]:
     device = document.get("device", "cuda")
     if device == "cuda" and _section(document, "images").get("source") == "auto":
@@ -81,3 +100,18 @@ def _device(document: Mapping[str, Any]) -> Iterator[Problem]:
             size = model.get("tensor_parallel_size", 1)
             if isinstance(size, int) and size > 1:
                 yield Problem(f"models[{index}].tensor_parallel_size", f"{size} on device cpu; use 1")
+
+
+def _task(document: Mapping[str, Any]) -> Iterator[Problem]:
+    for index, model in enumerate(_models(document)):
+        if model.get("task") == "embed" and _items(model.get("lora_adapters")):
+            yield Problem(f"models[{index}].lora_adapters", "not with task: embed")
+        for place, adapter in enumerate(_items(model.get("lora_adapters"))):
+            own, base = (_source_of(part).get("toy") for part in (adapter, model))
+            if own and not base:
+                where = f"models[{index}].lora_adapters[{place}].source.toy"
+                yield Problem(where, "the toy adapter fits the toy model only")
+
+
+def _source_of(part: object) -> Mapping[str, Any]:
+    return _section(part, "source") if isinstance(part, Mapping) else {}

@@ -11,27 +11,29 @@ import docker
 from stack.apply import Before
 from stack.drains import drained
 from stack.errors import InputError, Problem
-from stack.inputs import Inputs
 from stack.plan import Plan
 from stack.roll import DEFAULT_START_SECONDS, started_within, to_replace, without_spare
 from stack.tree import compare
 
 
 def refuse_downtime(
-    inputs: Inputs, plan: Plan, files: Mapping[str, bytes], before: Before, client: docker.DockerClient
+    shown: str, state: Path, plan: Plan, files: Mapping[str, bytes], before: Before, client: docker.DockerClient
 ) -> None:
-    """An engine that is replaced while nothing else serves its model is a gap: only when a person wants it."""
+    """An engine that is replaced while nothing else serves its model is a gap: only when a person wants it.
+
+    shown: the stack file's name in messages.
+    """
     if not before.running or not compare(before.files, files):
         return
     replaced = to_replace(plan.project, files, client)
-    alone = without_spare(plan.project, files, replaced, drained(inputs.state), client)
+    alone = without_spare(plan.project, files, replaced, drained(state), client)
     problems = [
         Problem("models", f"{name} has to be replaced and no other replica serves its model meanwhile: no answers for"
-                f" about {_gap(inputs.state, name)} s. Add a replica, or ALLOW_DOWNTIME=1 make up")
+                f" about {_gap(state, name)} s. Add a replica, or set ALLOW_DOWNTIME=1")
         for name in alone
     ]  # fmt: skip
     if problems and not os.environ.get("ALLOW_DOWNTIME"):
-        raise InputError(inputs.shown, problems)
+        raise InputError(shown, problems)
 
 
 def _gap(state: Path, engine: str) -> int:

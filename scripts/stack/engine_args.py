@@ -12,7 +12,7 @@ import requests
 from docker.errors import DockerException
 
 from stack.errors import StackError
-from stack.vllm_args import MODEL_MOUNT
+from stack.vllm_args import MODEL_MOUNT, SECRET_CONFIG
 
 CHECKER = Path(__file__).with_name("vllm_check.py")
 TIMEOUT_SECONDS = 300
@@ -24,6 +24,8 @@ ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
 }
+# where a stand-in for the engine's secret is written
+TMPFS = {"/tmp": "exec,mode=1777", str(Path(SECRET_CONFIG).parent): "mode=1777"}
 
 
 def refusals(
@@ -55,7 +57,7 @@ def ask_image(
         container = client.containers.create(
             image, entrypoint=["python3"], command=["/script.py", *arguments],
             volumes={**(volumes or {}), str(script): {"bind": "/script.py", "mode": "ro"}}, environment=ENVIRONMENT,
-            user="2000:2000", network_mode="none", read_only=True, tmpfs={"/tmp": "exec,mode=1777"},
+            user="2000:2000", network_mode="none", read_only=True, tmpfs=TMPFS,
             cap_drop=["ALL"], security_opt=["no-new-privileges:true"],
         )  # fmt: skip
         try:

@@ -6,7 +6,7 @@ renamed in one step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +15,15 @@ from shutil import rmtree
 from typing import Any, Literal
 
 from stack import hub_access, models_lock
-from stack.config import Model, StackConfig, problem_at
+from stack.adapter_files import CONFIG, check_adapter
+from stack.config import Source, StackConfig
 from stack.errors import InputError, Problem, StackError
 from stack.locks import taking_turns
 from stack.model import ModelFilesError
 from stack.model_archive import inspect, unpack
 from stack.model_files import check_model
-from stack.plan import absolute, model_dir
-from stack.toy import make_toy_model
+from stack.plan import absolute, adapter_dirs, model_dir
+from stack.toy import make_toy_adapter, make_toy_model
 from stack.transfer import Meter, side_by_side
 
 Say = Callable[[str], None]
@@ -37,37 +38,58 @@ class Outcome:
     folder: str
 
 
+@dataclass(frozen=True)
+class _Part:
+    """One thing to bring: a model, or an adapter of one. where: key path of its source."""
+
+    name: str
+    where: str
+    source: Source
+    folder: Path
+    marker: str  # the file that every such folder holds
+    check: Callable[[Path], None]
+    make_toy: Callable[[Path], bool]
+
+
 def ensure_models(
     config: StackConfig, root: Path, say: Say, shown: str = "stack.yaml", token_file: Path | None = None
 ) -> list[Outcome]:
-    """Make, fetch or unpack every model that is not there, and check each.
+    """Make, fetch or unpack every model and adapter that is not there, and check each.
 
     shown: the stack file's name in messages. Raises InputError for a folder or a token of the user's own that is
     wrong, StackError for what fails on the way. Neither touches a model that is in its place.
     """
-    _check_own(config, root, shown)
+    parts = list(_parts(config, root))
+    _check_own(parts, root, shown)
     models = absolute(root, config.paths.state) / "models"
-    folders = {model.served_model_name: model_dir(config, model, root) for model in config.models}
-    missing = any(not folder.is_dir() for folder in folders.values())
+    missing = any(not part.folder.is_dir() for part in parts)
     with taking_turns(models, "waiting for another fetch") if missing else nullcontext():
         bring = _Bring(config, root, say, token_file)
-        return [
-            Outcome(model.served_model_name, bring.one(model, folder), str(folder))
-            for model, folder in zip(config.models, folders.values(), strict=True)
-        ]
+        return [Outcome(part.name, bring.one(part), str(part.folder)) for part in parts]
 
 
-def _check_own(config: StackConfig, root: Path, shown: str) -> None:
+def _parts(config: StackConfig, root: Path) -> Iterator[_Part]:
+    for place, model in enumerate(config.models):
+        where, folder = f"models[{place}].source", model_dir(config, model, root)
+        yield _Part(model.served_model_name, where, model.source, folder, "config.json", check_model, make_toy_model)
+        folders = adapter_dirs(config, model, root)
+        for number, adapter in enumerate(model.lora_adapters):
+            where = f"models[{place}].lora_adapters[{number}].source"
+            folder = folders[adapter.name]
+            yield _Part(adapter.name, where, adapter.source, folder, CONFIG, check_adapter, make_toy_adapter)
+
+
+def _check_own(parts: Iterable[_Part], root: Path, shown: str) -> None:
     problems: list[Problem] = []
-    for model in config.models:
-        key, source = ("source.path", model.source.path) if model.source.path else ("source.archive", None)
+    for part in parts:
+        key = "path" if part.source.path else "archive"
         try:
-            if source is not None:
-                check_model(absolute(root, source))
-            elif model.source.archive is not None and not model_dir(config, model, root).is_dir():
-                _check_archive(absolute(root, model.source.archive))
+            if part.source.path is not None:
+                part.check(part.folder)
+            elif part.source.archive is not None and not part.folder.is_dir():
+                _check_archive(absolute(root, part.source.archive))
         except ModelFilesError as error:
-            problems.append(problem_at(config, model, key, str(error)))
+            problems.append(Problem(f"{part.where}.{key}", str(error)))
     if problems:
         raise InputError(shown, problems)
 
@@ -88,22 +110,23 @@ class _Bring:
         self._state = absolute(root, config.paths.state)
         self._access: tuple[str, str | None] | None = None
 
-    def one(self, model: Model, folder: Path) -> Literal["fetched", "made", "here"]:
-        """Bring one model into its folder, unless it is there."""
-        if model.source.toy:
-            if not make_toy_model(folder):
+    def one(self, part: _Part) -> Literal["fetched", "made", "here"]:
+        """Bring one model or adapter into its folder, unless it is there."""
+        folder = part.folder
+        if part.source.toy:
+            if not part.make_toy(folder):
                 return "here"
             self._say(f"made the toy model in {folder}")
             return "made"
         if folder.is_dir():
             return "here"
         models_lock.read(self._lock)  # better now than after hours
-        came, entry = self._from_hub(model, folder) if model.source.hub else self._from_archive(model, folder)
+        came, entry = self._from_hub(part.source, folder) if part.source.hub else self._from_archive(part)
         try:
-            check_model(came)
+            part.check(came)
         except ModelFilesError as error:
             raise StackError(
-                f"model {model.served_model_name}: {error}. Every file came as its source has it: choose another"
+                f"model {part.name}: {error}. Every file came as its source has it: choose another"
                 f" revision or model. What came is kept in {came}."
             ) from None
         models_lock.record(self._lock, str(folder.relative_to(self._state / "models")), entry)
@@ -115,7 +138,7 @@ class _Bring:
     def _lock(self) -> Path:
         return self._state / "models.lock"
 
-    def _from_hub(self, model: Model, folder: Path) -> tuple[Path, dict[str, Any]]:
+    def _from_hub(self, source: Source, folder: Path) -> tuple[Path, dict[str, Any]]:
         # imported here: the hub's client costs half a second that every other command would pay
         from stack.hub_fetch import fetch  # noqa: PLC0415
 
@@ -125,7 +148,7 @@ class _Bring:
         endpoint, token = self._access
         # a folder a commit: what was half fetched is never mixed with another commit's files
         found, came = fetch(
-            model.source.hub or "", model.source.revision, endpoint, token,
+            source.hub or "", source.revision, endpoint, token,
             lambda commit: folder.with_name(f"{folder.name}.{commit}.partial"), self._say,
         )  # fmt: skip
         known = {file.path: file.sha256 for file in found.files if file.sha256}
@@ -137,11 +160,11 @@ class _Bring:
             "files": models_lock.listing(came, known),
         }
 
-    def _from_archive(self, model: Model, folder: Path) -> tuple[Path, dict[str, Any]]:
-        archive = absolute(self._root, model.source.archive or "")
+    def _from_archive(self, part: _Part) -> tuple[Path, dict[str, Any]]:
+        archive = absolute(self._root, part.source.archive or "")
         self._say(f"reading {archive} and its checksum")
-        contents = inspect(archive, model.source.sha256)
-        came = folder.with_name(f"{folder.name}.partial")
+        contents = inspect(archive, part.source.sha256, part.marker)
+        came = part.folder.with_name(f"{part.folder.name}.partial")
         meter = Meter(sum(contents.files.values()))
         side_by_side([partial(unpack, archive, contents, came, meter)], 1, meter, self._say)
         self._say(f"unpacked {meter.line()}")

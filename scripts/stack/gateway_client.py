@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import ssl
 import time
 from pathlib import Path
@@ -70,6 +71,14 @@ class GatewayClient:
         body = {"model": model, "prompt": prompt, "max_tokens": MAX_TOKENS, "temperature": 0}
         answer = _good(self._post("completions", body))
         return _counted(answer, answer["choices"][0]["text"])
+
+    def embedding(self, model: str, text: str) -> str:
+        """One embedding; a short description of it. Raises Refused."""
+        answer = _good(self._post("embeddings", {"model": model, "input": text}))
+        vector = answer["data"][0]["embedding"]
+        if not vector or not all(math.isfinite(number) for number in vector) or not any(vector):
+            raise Refused(200, f"an embedding of {len(vector)} numbers that says nothing")
+        return f"{len(vector)} dimensions"
 
     def chat(self, model: str, prompt: str) -> str:
         """One chat completion; a short description of it. Raises Refused."""

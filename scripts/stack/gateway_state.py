@@ -13,12 +13,15 @@ from stack.plan import Plan
 class GatewayState:
     """keys: SHA-256 (hex) of an API key -> client. clients: name -> limits, as the plan has them, for clients that were
     added by command. certificate: name of the pair that nginx shows. drained: replicas that get no new request.
+    engine_keys, haproxy_key: names of the files with the key that engines ask for and HAProxy sends.
     """
 
     keys: Mapping[str, str] = field(default_factory=dict)
     clients: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     certificate: str = "none-yet"
     drained: frozenset[str] = frozenset()
+    engine_keys: str = "none-yet"
+    haproxy_key: str = "none-yet"
 
 
 def client_limits(plan: Plan, state: GatewayState) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -20,26 +21,33 @@ IDLE_MEMORY_MIB = 512
 
 
 class Gpu(BaseModel):
-    """One GPU. uuid as nvidia-smi prints it (indices move with a reboot); memory in MiB as the driver reports."""
+    """One GPU. uuid as nvidia-smi prints it (indices move with a reboot); memory in MiB as the driver reports.
+
+    Optional, from `nvidia-smi topo -m`: nvlink, a number for each set of GPUs that reach one another over NVLink; numa,
+    the memory node. Neighbours serve one engine together.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     uuid: Annotated[str, Field(pattern=r"^(GPU|MIG)-[0-9a-fA-F-]{8,}$")]
     model: Annotated[str, Field(max_length=100)]
     memory_mib: int = Field(ge=1)
+    nvlink: int | None = Field(None, ge=0)
+    numa: int | None = Field(None, ge=0)
 
 
 class Host(BaseModel):
-    """One machine and the GPUs of it that the stack may take."""
+    """One machine, the GPUs of it that the stack may take, and its memory in MiB where that is known."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: Name = "localhost"
     gpus: tuple[Gpu, ...] = Field((), strict=False)
+    memory_mib: int | None = Field(None, ge=1)
 
 
 class HostsFile(BaseModel):
-    """A hosts file: ``hosts: [{name, gpus: [{uuid, model, memory_mib}]}]``."""
+    """A hosts file: ``hosts: [{name, memory_mib, gpus: [{uuid, model, memory_mib, nvlink, numa}]}]``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -72,11 +80,16 @@ def load_hosts(path: Path) -> tuple[Host, ...]:
 def save_hosts(path: Path, hosts: tuple[Host, ...]) -> None:
     """Write a hosts file that load_hosts reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"hosts": [host.model_dump(mode="json") for host in hosts]}
+    document = {"hosts": [host.model_dump(mode="json", exclude_none=True) for host in hosts]}
     path.write_text(
         "# Written by `make up`: the GPUs this stack took. Delete the file to choose again.\n"
         + yaml.safe_dump(document, sort_keys=False)
     )
+
+
+def memory_here() -> int:
+    """This box's memory in MiB, as its kernel counts it."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
 
 
 def find_gpus() -> tuple[tuple[Gpu, ...], tuple[Gpu, ...]]:
@@ -86,10 +99,10 @@ def find_gpus() -> tuple[tuple[Gpu, ...], tuple[Gpu, ...]]:
     """
     if not shutil.which("nvidia-smi"):
         return (), ()
-    working = set(_nvidia_smi("--query-compute-apps=gpu_uuid"))
+    working = set(nvidia_smi("--query-compute-apps=gpu_uuid"))
     idle: list[Gpu] = []
     busy: list[Gpu] = []
-    for line in _nvidia_smi("--query-gpu=uuid,name,memory.total,memory.used"):
+    for line in nvidia_smi("--query-gpu=uuid,name,memory.total,memory.used"):
         try:
             uuid, model, total, used = (part.strip() for part in line.split(","))
             gpu, used_mib = Gpu(uuid=uuid, model=model, memory_mib=int(total)), int(used)
@@ -99,7 +112,8 @@ def find_gpus() -> tuple[tuple[Gpu, ...], tuple[Gpu, ...]]:
     return tuple(idle), tuple(busy)
 
 
-def _nvidia_smi(query: str) -> list[str]:
+def nvidia_smi(query: str) -> list[str]:
+    """Lines of an answer, without head and units. Raises StackError when the driver does not answer."""
     command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

@@ -6,15 +6,20 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from stack import certificates, cordons, images, kept_state
-from stack.config import UNSAFE_IN_PATHS, StackConfig, load_config, problem_at
-from stack.errors import InputError, Problem, StackError
-from stack.hardware import Gpu, Host, find_gpus, load_hosts, save_hosts
-from stack.model import ModelFacts, ModelFilesError, read_facts
+from stack import certificates, cordons, kept_state
+from stack.config import UNSAFE_IN_PATHS, StackConfig, load_config
+from stack.errors import InputError, StackError
+from stack.hardware import Gpu, Host, find_gpus, load_hosts, memory_here, save_hosts
+from stack.images.choice import choose
+from stack.images.pins import Source
+from stack.images.source import remember as remember_source
+from stack.images.source import source_of
+from stack.model import ModelFacts
+from stack.model_facts import gather_facts
 from stack.plan import Plan, absolute, make_plan, model_dir, state_dir
 from stack.render import render
+from stack.sizing.files import Known, Unknown, needs_of, running_gpus
+from stack.sizing.resolve import Resolver, Sized
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,10 +31,12 @@ class Inputs:
     shown: str
     config: StackConfig
     hosts: tuple[Host, ...]
-    source: images.Source
+    source: Source
     images: dict[str, str]
+    images_built: bool
     facts: dict[str, ModelFacts]
     cordoned: frozenset[str]
+    needs: dict[str, Known | Unknown]
 
     @property
     def state(self) -> Path:
@@ -53,12 +60,20 @@ class Inputs:
 
     def plans(self) -> list[Plan]:
         """One plan for each host."""
-        built = self.source == "build"
-        whole = (
-            make_plan(self.config, host, self.images, ROOT, self.facts, images_built=built, shown=self.shown)
-            for host in self.hosts
-        )
-        return [cordons.without_gpus(plan, self.cordoned) for plan in whole]
+        return [plan for plan, _ in self.plans_with_reasons()]
+
+    def plans_with_reasons(self) -> list[tuple[Plan, tuple[Sized, ...]]]:
+        """One plan for each host, and what the numbers rest on."""
+        resolver = Resolver(self.config, self.needs, self.shown)
+        made = []
+        for host in self.hosts:
+            resolved, sized = resolver.host(host)
+            plan = make_plan(
+                resolved, host, self.images, ROOT, self.facts,
+                images_built=self.images_built, shown=self.shown, previous=running_gpus(self.live, host.name),
+            )  # fmt: skip
+            made.append((cordons.without_gpus(plan, self.cordoned), sized))
+        return made
 
     def render(self, plan: Plan) -> dict[str, bytes]:
         """The files of build/<host>/, with the API keys and the certificate that exist so far."""
@@ -97,11 +112,13 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     shown = str(arguments.stack)
     _check_root()
     config = load_config(arguments.stack, shown)
-    facts = _facts(config, shown)
+    facts = gather_facts(config, ROOT, shown)
     hosts = _hosts(config, arguments)
-    source = _source(config)
-    references = images.references(ROOT, images.load_pins(ROOT), source, config.device, config.images.mirror)
-    return Inputs(shown, config, hosts, source, references, facts, cordons.cordoned(state_dir(config, ROOT)))
+    source = source_of(config.images, arguments.stack, ROOT, _source_file(config))
+    chosen = choose(ROOT, config.images, source, config.device)
+    cordoned = cordons.cordoned(state_dir(config, ROOT))
+    needs = needs_of(config, lambda model: model_dir(config, model, ROOT), shown)
+    return Inputs(shown, config, hosts, source, chosen.references, chosen.built, facts, cordoned, needs)
 
 
 def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None:
@@ -116,8 +133,7 @@ def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None
         host = inputs.hosts[0]
         kept = tuple(gpu for gpu in host.gpus if gpu.uuid in used | earlier)
         save_hosts(_hosts_file(inputs.config), (host.model_copy(update={"gpus": kept}),))
-    if inputs.config.images.source == "auto":
-        _source_file(inputs.config).write_text(yaml.safe_dump({"source": inputs.source}))
+    remember_source(inputs.source, inputs.config.images, Path(inputs.shown), ROOT, _source_file(inputs.config))
 
 
 def taken_gpus(config: StackConfig) -> tuple[Gpu, ...]:
@@ -142,32 +158,6 @@ def _source_file(config: StackConfig) -> Path:
     return state_dir(config, ROOT) / "images.yaml"
 
 
-def _source(config: StackConfig) -> images.Source:
-    asked = config.images.source
-    known = _source_file(config)
-    if asked == "auto" and known.is_file():
-        # decided on the first `make up`: asking the registry each time could change a running stack's images
-        return "build" if (yaml.safe_load(known.read_text()) or {}).get("source") == "build" else "registry"
-    return images.choose_source(asked, config.device, config.images.mirror)
-
-
-def _facts(config: StackConfig, shown: str) -> dict[str, ModelFacts]:
-    facts: dict[str, ModelFacts] = {}
-    problems: list[Problem] = []
-    for model in config.models:
-        folder = model_dir(config, model, ROOT)
-        if model.source.path is None and not folder.is_dir():
-            continue  # made or fetched by `make up`, which looks again
-        try:
-            facts[model.served_model_name] = read_facts(folder)
-        except ModelFilesError as error:
-            key = "source.path" if model.source.path is not None else "source"
-            problems.append(problem_at(config, model, key, str(error)))
-    if problems:
-        raise InputError(shown, problems)
-    return facts
-
-
 def _hosts(config: StackConfig, arguments: argparse.Namespace) -> tuple[Host, ...]:
     if arguments.hosts is not None:
         hosts = load_hosts(arguments.hosts)
@@ -180,7 +170,7 @@ def _hosts(config: StackConfig, arguments: argparse.Namespace) -> tuple[Host, ..
         return chosen
     if config.device == "cpu":
         return (Host(),)
-    return (Host(gpus=_gpus_here(config)),)
+    return (Host(gpus=_gpus_here(config), memory_mib=memory_here()),)
 
 
 def _gpus_here(config: StackConfig) -> tuple[Gpu, ...]:

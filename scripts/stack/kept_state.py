@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stack import clients, drains
 from stack.gateway_state import GatewayState
+from stack.secrets import engine_key
 
 
 def load(state: Path, names: Sequence[str], certificate: str | None) -> GatewayState:
@@ -16,4 +17,6 @@ def load(state: Path, names: Sequence[str], certificate: str | None) -> GatewayS
         for name, client in clients.added(state).items()
         if name not in names
     }
-    return GatewayState(clients.every_hash(state, names), added, certificate or "none-yet", drains.drained(state))
+    hashes = clients.every_hash(state, names)
+    keys = engine_key.names(engine_key.load(state))
+    return GatewayState(hashes, added, certificate or "none-yet", drains.drained(state), *keys)

@@ -11,8 +11,9 @@ from typing import Any
 
 import docker
 
-from stack import api_keys, apply, certificates, image_record, image_store, preflight
+from stack import api_keys, apply, certificates, image_record, preflight
 from stack.adjust import drained_tree, provide_certificate, putting_back
+from stack.checks import Result, run_checks
 from stack.config import problem_at
 from stack.console import say, step
 from stack.docker_host import connect
@@ -21,12 +22,17 @@ from stack.engine_args import refusals
 from stack.errors import InputError, StackError
 from stack.fetch import ensure_models
 from stack.gateway_client import GatewayClient
+from stack.images.store import provide
 from stack.inputs import ROOT, Inputs, gather, remember
 from stack.locks import only_one, taking_turns
 from stack.ownership import ENGINE_UID, give_to
 from stack.plan import Plan
 from stack.render import REVISION, nginx_revision
-from stack.smoke import Result, gateway_checks, host_checks, run_checks
+from stack.secrets import engine_key
+from stack.secrets.check import check as check_secrets
+from stack.secrets.check import tighten
+from stack.secrets.copies import copies_of, hand_out, keep_only
+from stack.smoke import gateway_checks, host_checks
 from stack.tree import compare, write_tree
 from stack.validate import validate
 
@@ -42,9 +48,10 @@ def up(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
         before = apply.look(inputs.config.name, inputs.live, client)
         with taking_turns(inputs.shared):
             inputs, plan, files = _provide(inputs, arguments, before, client)
-        refuse_downtime(inputs, plan, files, before, client)
-        done = _apply(inputs, plan, files, before, client)
+        refuse_downtime(inputs.shown, inputs.state, plan, files, before, client)
+        done = apply_and_prove(plan, inputs.state, files, before, client)
         certificates.keep_only(inputs.state, nginx_revision(files)["certificate"])
+        _drop_old_secrets(inputs.state)
         remember(inputs, plan)
     return plan, done
 
@@ -53,12 +60,13 @@ def verify(state: Path, plan: Mapping[str, Any], client: docker.DockerClient) ->
     """The smoke test of a running plan, telling of each check on stderr."""
     gateway = local_gateway(plan, state)
     # a model whose every replica is cordoned has no answers, as a person wanted it
-    models = list(dict.fromkeys(engine["served_model_name"] for engine in plan["engines"]))
+    served = {engine["served_model_name"] for engine in plan["engines"]}
+    pools = [pool for pool in plan["pools"] if pool["served_model_name"] in served]
 
     def tell(result: Result) -> None:
         say(f"{result.status:7} {result.name} ({result.seconds:.2f} s) {result.detail}")
 
-    return run_checks((*host_checks(plan, client), *(gateway_checks(gateway, models) if models else ())), tell)
+    return run_checks((*host_checks(plan, client), *(gateway_checks(gateway, pools) if pools else ())), tell)
 
 
 def gateway_url(plan: Mapping[str, Any]) -> str:
@@ -96,12 +104,14 @@ def _provide(
     """Everything that the running stack does not notice: checks, images, models, secrets, and a validated tree."""
     certificates.check_own(inputs.config.gateway, ROOT, inputs.shown)
     plan = _plan_for_here(inputs)
+    check_secrets(inputs.state, plan.gateway["api_keys"], inputs.config.gateway, ROOT)
     preflight.check(inputs, plan, client)
     remember(inputs, plan, failed_before=True)  # another stack must not choose the same GPUs meanwhile
-    made = image_store.ensure(inputs.images, inputs.source, ROOT, say, client)
+    made = provide(ROOT, inputs.config.images, inputs.source, inputs.config.device, say, client)
     image_record.add(inputs.shared, made)
+    preflight.check_image(inputs, plan, client)
     ensure_models(inputs.config, ROOT, say, inputs.shown)
-    inputs = gather(arguments)  # models that just arrived have facts to check
+    inputs = gather(arguments)  # what just arrived has facts to check: models, and images whose digest is known now
     plan = _plan_for_here(inputs)
     _make_secrets_and_folders(inputs, plan, client)
     files = inputs.render(plan)
@@ -109,7 +119,7 @@ def _provide(
     write_tree(rendered, files)
     if compare(before.files, files) or not before.proven:
         with step("checking the configuration with nginx, HAProxy, promtool, amtool and Compose"):
-            validate(rendered, plan.images, inputs.state / "tls", client)
+            validate(rendered, plan.images, inputs.state, client)
         _check_flags(inputs, plan, before, client)
     return inputs, plan, files
 
@@ -117,12 +127,22 @@ def _provide(
 def _make_secrets_and_folders(inputs: Inputs, plan: Plan, client: docker.DockerClient) -> None:
     for name in api_keys.ensure_keys(inputs.state, plan.gateway["api_keys"]):
         say(f"made the API key {name!r}: {api_keys.key_file(inputs.state, name)}")
+    keys = engine_key.ensure(inputs.state)
+    hand_out(inputs.state, copies_of(keys), plan.images["nginx"], client)
+    tighten(inputs.state)
     provide_certificate(inputs.state, inputs.config.gateway, ROOT, plan.images["nginx"], client)
     folders = [Path(path) for engine in plan.engines for path in (engine.cache_dir, engine.evidence_dir)]
     folders.append(inputs.state / "textfile")  # what engines count, for the node exporter
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     give_to(folders, ENGINE_UID, plan.images["nginx"], client)
+
+
+def _drop_old_secrets(state: Path) -> None:
+    keys = engine_key.ensure(state)
+    keep_only(state, copies_of(keys))
+    if keys.rotating:
+        say("warning: a rotation of secrets was not finished: `make secrets-rotate` goes on with it")
 
 
 def _check_flags(inputs: Inputs, plan: Plan, before: apply.Before, client: docker.DockerClient) -> None:
@@ -147,15 +167,19 @@ def _check_flags(inputs: Inputs, plan: Plan, before: apply.Before, client: docke
         raise InputError(inputs.shown, problems)
 
 
-def _apply(
-    inputs: Inputs, plan: Plan, files: Mapping[str, bytes], before: apply.Before, client: docker.DockerClient
+def apply_and_prove(
+    plan: Plan, state: Path, files: Mapping[str, bytes], before: apply.Before, client: docker.DockerClient
 ) -> list[str]:
-    live = inputs.live
-    with putting_back(plan.project, inputs.state, ROOT, files, before, client):
+    """A validated tree onto this host, and proven; what was started, reloaded or removed.
+
+    Raises StackError after what ran before was put back.
+    """
+    live = state / "live"
+    with putting_back(plan.project, state, ROOT, files, before, client):
         done = apply.bring_up(
-            plan.project, live, files, before, client, partial(drained_tree, plan, inputs.state, ROOT, files)
+            plan.project, live, files, before, client, partial(drained_tree, plan, state, ROOT, files)
         )
-        failed = [result for result in verify(inputs.state, plan.as_dict(), client) if result.failed]
+        failed = [result for result in verify(state, plan.as_dict(), client) if result.failed]
         if failed:
             lines = [f"  {result.name}: {result.detail}\n    next: {result.look}" for result in failed]
             raise StackError("\n".join([f"the stack is up, but {len(failed)} checks failed", *lines]))

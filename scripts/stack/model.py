@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ class ModelFilesError(Exception):
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Numbers of one model. None where the file does not say."""
+    """Numbers of one model. None where the file does not say. weights_bytes: of all weight files together."""
 
     attention_heads: int | None
     architecture: str | None
+    weights_bytes: int = 0
 
 
 def read_facts(folder: Path) -> ModelFacts:
@@ -27,14 +28,13 @@ def read_facts(folder: Path) -> ModelFacts:
 
     Raises ModelFilesError: no such folder, no config.json, too large, not JSON, or absurd numbers.
     """
-    if not folder.is_dir():
-        raise ModelFilesError(f"{folder} is not a folder on this host")
-    strays = [path.name for path in folder.iterdir() if not path.resolve().is_relative_to(folder.resolve())]
-    if strays:
-        raise ModelFilesError(
-            f"{folder}: {', '.join(sorted(strays)[:3])} leads out of the folder, where the engine cannot follow;"
-            " copy the files themselves: cp -rL"
-        )
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return replace(_facts(read_config(folder), folder / "config.json"), weights_bytes=weights)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``folder/config.json`` as it is. Raises ModelFilesError as read_facts does, but for the numbers."""
+    check_folder(folder)
     path = folder / "config.json"
     try:
         with path.open("rb") as file:
@@ -51,7 +51,19 @@ def read_facts(folder: Path) -> ModelFacts:
         raise ModelFilesError(f"{path}: not JSON ({error})") from None
     if not isinstance(document, dict):
         raise ModelFilesError(f"{path}: a JSON object is needed")
-    return _facts(document, path)
+    return document
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ModelFilesError unless it is a folder that an engine sees whole when it alone is mounted."""
+    if not folder.is_dir():
+        raise ModelFilesError(f"{folder} is not a folder on this host")
+    strays = [path.name for path in folder.iterdir() if not path.resolve().is_relative_to(folder.resolve())]
+    if strays:
+        raise ModelFilesError(
+            f"{folder}: {', '.join(sorted(strays)[:3])} leads out of the folder, where the engine cannot follow;"
+            " copy the files themselves: cp -rL"
+        )
 
 
 def _facts(document: dict[str, Any], path: Path) -> ModelFacts:

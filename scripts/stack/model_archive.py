@@ -25,7 +25,7 @@ class Contents:
     files: dict[str, int]
 
 
-def inspect(archive: Path, sha256: str | None) -> Contents:
+def inspect(archive: Path, sha256: str | None, marker: str = "config.json") -> Contents:
     """Read an archive to its end without writing anything.
 
     Raises StackError: not readable, cut off, another checksum, or names and links that lead out of it.
@@ -48,9 +48,9 @@ def inspect(archive: Path, sha256: str | None) -> Contents:
             f"{archive} has SHA-256 {found}, source.sha256 says {sha256}: copy the archive again, or correct the stack"
             " file. Nothing was unpacked."
         )
-    tops = [name.removesuffix("config.json") for name in sizes if PurePosixPath(name).name == "config.json"]
+    tops = [name.removesuffix(marker) for name in sizes if PurePosixPath(name).name == marker]
     if not tops:
-        raise StackError(f"{archive} holds no config.json: not a model")
+        raise StackError(f"{archive} holds no {marker}: not a model")
     top = min(tops, key=lambda name: (name.count("/"), name))
     inside = {name.removeprefix(top): size for name, size in sizes.items() if name.startswith(top)}
     return Contents(found, top, {name: inside[name] for name in wanted(inside)})

@@ -14,10 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stack import vllm_args
-from stack.config import Model, StackConfig, problem_at
+from stack.config import AUTO, Model, Source, StackConfig, problem_at
 from stack.errors import InputError, Problem
 from stack.hardware import Gpu, Host
+from stack.limits import engine_memory_mib
 from stack.model import ModelFacts
+from stack.sizing.placement import Demand, Placement, place
 
 # Docker kills after the stop grace: vLLM's own shutdown needs to be over before.
 STOP_GRACE_MARGIN_SECONDS = 15
@@ -41,7 +43,10 @@ HEALTH_CHECK = HealthCheck(interval=3, timeout=45, retries=3)
 
 @dataclass(frozen=True)
 class Engine:
-    """One vLLM process group in one container. Times in seconds, memory in MiB, paths on the host."""
+    """One vLLM process group in one container. Times in seconds, memory in MiB, paths on the host.
+
+    memory_mib: what it may hold of the host's memory, None where no limit can be told (limits.py).
+    """
 
     name: str
     served_model_name: str
@@ -55,9 +60,12 @@ class Engine:
     cache_dir: str
     evidence_dir: str
     shm_mib: int
+    memory_mib: int | None
     health_check: HealthCheck
     startup_timeout: int
     stop_grace: int
+    task: str = "generate"
+    adapter_dirs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ class Pool:
     """The replicas of one model: one HAProxy backend.
 
     max_num_seqs: requests that one replica works on; max_queue: how many more wait, for queue_timeout seconds.
+    adapters: more names that clients may ask for, answered by the same replicas.
     """
 
     name: str
@@ -74,6 +83,13 @@ class Pool:
     max_num_seqs: int
     max_queue: int
     queue_timeout: int
+    task: str = "generate"
+    adapters: tuple[str, ...] = ()
+
+    @property
+    def has_affinity(self) -> bool:
+        """Whether a conversation has a replica of its own; embeddings leave nothing in a prefix cache."""
+        return self.balancing == "prefix_affinity" and self.task == "generate"
 
 
 @dataclass(frozen=True)
@@ -128,33 +144,38 @@ def make_plan(
     *,
     images_built: bool = False,
     shown: str = "stack.yaml",
+    previous: Mapping[str, tuple[str, ...]] | None = None,
+    cordoned: frozenset[str] = frozenset(),
 ) -> Plan:
     """The plan of one host.
 
     images: role -> image reference. root: folder that relative paths start at. facts: served_model_name ->
-    what the model's files say, as far as they are here. Raises InputError with every problem.
+    what the model's files say, as far as they are here. previous: engine -> uuids of the plan that runs, which it
+    keeps; cordoned: uuids that get nothing. Raises InputError with every problem.
     """
     problems = list(_check_models(config, facts or {}))
-    needed = sum(model.replicas * model.tensor_parallel_size for model in config.models)
-    if config.device == "cuda" and needed > len(host.gpus):
-        problems.append(_too_few_gpus(config, host, needed))
+    placement = _placement(config, host, previous, cordoned)
+    if placement.missing:
+        problems.append(_too_few_gpus(config, host, cordoned))
     if problems:
         raise InputError(shown, problems)
 
     state = state_dir(config, root)
-    free = list(host.gpus)
     engines: list[Engine] = []
     pools: list[Pool] = []
     for model, pool in zip(config.models, _pool_names(config), strict=True):
         names = []
         for replica in range(model.replicas):
-            taken = [free.pop(0) for _ in range(model.tensor_parallel_size)] if config.device == "cuda" else []
-            engines.append(_engine(config, model, pool, replica, taken, images["vllm"], state, root))
+            taken = list(placement.taken.get(_engine_name(pool, replica), ()))
+            known = (facts or {}).get(model.served_model_name)
+            memory = engine_memory_mib(config.device, model, host.memory_mib, known.weights_bytes if known else 0)
+            engines.append(_engine(config, model, pool, replica, taken, memory, images["vllm"], state, root))
             names.append(engines[-1].name)
         pools.append(
             Pool(
                 pool, model.served_model_name, tuple(names),
                 model.balancing, model.max_num_seqs, model.max_queue, model.queue_timeout,
+                model.task, tuple(adapter.name for adapter in model.lora_adapters),
             )
         )  # fmt: skip
 
@@ -171,7 +192,7 @@ def make_plan(
         gateway=_gateway(config),
         retention=config.observability.retention,
         state_dir=str(state),
-        gpus_unused=tuple(gpu.uuid for gpu in free) if config.device == "cuda" else (),
+        gpus_unused=tuple(gpu.uuid for gpu in placement.spare) if config.device == "cuda" else (),
     )
 
 
@@ -197,6 +218,20 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def listens(plan: Plan) -> dict[str, frozenset[int]]:
+    """service -> every TCP port on which its container may be spoken to, published or not."""
+    haproxy = frozenset({8080, 8081, 8405})  # requests, requests again, metrics
+    parts = {
+        "nginx": frozenset({8443, 8406}),  # clients, metrics
+        "haproxy": haproxy,
+        "haproxy-standby": haproxy,
+        "prometheus": frozenset({9090}),
+        "alertmanager": frozenset({9093}),
+        "node-exporter": frozenset({9100}),
+    }
+    return parts | {engine.name: frozenset({vllm_args.PORT}) for engine in plan.engines}
+
+
 def absolute(root: Path, path: str) -> Path:
     """A path of stack.yaml on the host: relative ones start at root."""
     return Path(PurePosixPath(root) / path)
@@ -209,7 +244,16 @@ def state_dir(config: StackConfig, root: Path) -> Path:
 
 def model_dir(config: StackConfig, model: Model, root: Path) -> Path:
     """Where a model's files are (path), or are put before the engines start (hub, archive, toy)."""
-    source = model.source
+    return source_dir(config, model.source, root, "toy-llama")
+
+
+def adapter_dirs(config: StackConfig, model: Model, root: Path) -> dict[str, Path]:
+    """Name -> folder of a model's LoRA adapters, in the order that the engine mounts them."""
+    return {each.name: source_dir(config, each.source, root, "toy-lora") for each in model.lora_adapters}
+
+
+def source_dir(config: StackConfig, source: Source, root: Path, toy: str) -> Path:
+    """Folder of what a source names. toy: its name for what is made here."""
     models = absolute(root, config.paths.state) / "models"
     if source.path is not None:
         return absolute(root, source.path)
@@ -218,12 +262,15 @@ def model_dir(config: StackConfig, model: Model, root: Path) -> Path:
     if source.archive is not None:
         name = str(absolute(root, source.archive)).strip("/").replace("/", "--")
         return models / "archives" / name / (source.sha256 or "unpinned")
-    return models / "toy-llama"
+    return models / toy
 
 
 def _check_models(config: StackConfig, facts: Mapping[str, ModelFacts]) -> list[Problem]:
     problems = []
     for model in config.models:
+        for key in ("replicas", "tensor_parallel_size", "max_model_len", "max_num_seqs"):
+            if getattr(model, key) == AUTO:
+                problems.append(problem_at(config, model, key, "auto was not resolved: the model's files are needed"))
         known = facts.get(model.served_model_name)
         size = model.tensor_parallel_size
         if known is None:
@@ -236,14 +283,33 @@ def _check_models(config: StackConfig, facts: Mapping[str, ModelFacts]) -> list[
     return problems
 
 
-def _too_few_gpus(config: StackConfig, host: Host, needed: int) -> Problem:
+def _placement(
+    config: StackConfig, host: Host, previous: Mapping[str, tuple[str, ...]] | None, cordoned: frozenset[str]
+) -> Placement:
+    if config.device == "cpu":
+        return Placement({}, (), ())
+    demands = [
+        Demand(_engine_name(pool, replica), model.tensor_parallel_size)
+        for model, pool in zip(config.models, _pool_names(config), strict=True)
+        for replica in range(model.replicas)
+    ]
+    return place(demands, host, previous, cordoned)
+
+
+def _engine_name(pool: str, replica: int) -> str:
+    return f"engine-{pool}-{replica}"
+
+
+def _too_few_gpus(config: StackConfig, host: Host, cordoned: frozenset[str]) -> Problem:
+    needed = sum(model.replicas * model.tensor_parallel_size for model in config.models)
     asked = " + ".join(
         f"{model.served_model_name}: {model.replicas} x {model.tensor_parallel_size}" for model in config.models
     )
-    have = len(host.gpus)
+    out = sum(gpu.uuid in cordoned for gpu in host.gpus)
+    have = f"{len(host.gpus) - out} free GPUs" + (f" and {out} cordoned" if out else "")
     return Problem(
         "models",
-        f"{needed} needed ({asked}: replicas x tensor_parallel_size), but host {host.name!r} has {have} free GPUs;"
+        f"{needed} needed ({asked}: replicas x tensor_parallel_size), but host {host.name!r} has {have};"
         " lower replicas or tensor_parallel_size, or use device: cpu",
     )
 
@@ -264,11 +330,12 @@ def _engine(
     pool: str,
     replica: int,
     gpus: list[Gpu],
+    memory: int | None,
     image: str,
     state: Path,
     root: Path,
 ) -> Engine:
-    name = f"engine-{pool}-{replica}"
+    name = _engine_name(pool, replica)
     return Engine(
         name=name,
         served_model_name=model.served_model_name,
@@ -280,15 +347,19 @@ def _engine(
             **vllm_args.environment(config, model),
             "ENGINE_NAME": name,
             "SERVED_MODEL_NAME": model.served_model_name,
+            "TASK": model.task,
         },
         gpus=tuple(gpu.uuid for gpu in gpus),
         model_dir=str(model_dir(config, model, root)),
         cache_dir=str(state / "cache" / name),
         evidence_dir=str(state / "evidence" / name),
         shm_mib=SHM_MIB + (SHM_MIB_PER_GPU * len(gpus) if len(gpus) > 1 else 0),
+        memory_mib=memory,
         health_check=HEALTH_CHECK,
         startup_timeout=model.startup_timeout,
         stop_grace=model.shutdown_timeout + STOP_GRACE_MARGIN_SECONDS,
+        task=model.task,
+        adapter_dirs=tuple(str(folder) for folder in adapter_dirs(config, model, root).values()),
     )
 
 

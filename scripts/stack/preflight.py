@@ -9,10 +9,13 @@ from collections.abc import Iterator, Mapping
 import docker
 from docker.models.containers import Container
 
+from stack.console import say
 from stack.docker_host import FOLDER_LABEL, containers
 from stack.errors import InputError, Problem
+from stack.gpu import cdi, cuda, state
 from stack.hardware import find_gpus
-from stack.inputs import Inputs
+from stack.images.pins import load_pins
+from stack.inputs import ROOT, Inputs
 from stack.plan import Plan, Published
 
 # Logs, metrics and caches of a few hours; images and models are checked where they are made.
@@ -85,7 +88,7 @@ def _gpus(plan: Plan, running: Mapping[str, Container], client: docker.DockerCli
         for container in running.values()
         if container.status == "running"
         for request in container.attrs["HostConfig"].get("DeviceRequests") or ()
-        for uuid in request.get("DeviceIDs") or ()
+        for uuid in map(cdi.uuid_of, request.get("DeviceIDs") or ())
     }
     others = sorted((wanted - ours) & {gpu.uuid for gpu in busy})
     if others:
@@ -94,9 +97,22 @@ def _gpus(plan: Plan, running: Mapping[str, Container], client: docker.DockerCli
             f"GPU {', '.join(others)} was this stack's, and somebody else uses it now (see `nvidia-smi`); wait, or"
             f" delete {plan.state_dir}/hosts.yaml to choose from the idle GPUs",
         )
-    if "nvidia" not in client.info().get("Runtimes", {}):
-        yield Problem(
-            "device",
-            "Docker has no NVIDIA runtime: install the NVIDIA Container Toolkit, run"
-            " `nvidia-ctk runtime configure --runtime=docker` and restart Docker",
-        )
+    here = state.read_states() if wanted - set(missing) else {}
+    used = [here[uuid] for uuid in sorted(wanted) if uuid in here]
+    for warning in state.warnings(used):
+        say(f"warning: {warning}")
+    yield from state.mode_problems(used)
+    yield from cdi.problems(wanted - set(missing), client.info(), state.device_minors())
+    pin = load_pins(ROOT).vllm["cuda"]
+    yield from cuda.problems(pin.cuda, [gpu.driver for gpu in used], pin.reference)
+
+
+def check_image(inputs: Inputs, plan: Plan, client: docker.DockerClient) -> None:
+    """The CUDA that the engine's image itself says it was built on, once it is here. Raises InputError."""
+    if plan.device != "cuda":
+        return
+    image = plan.images["vllm"]
+    major = cuda.major_in(client.images.get(image).attrs["Config"].get("Env"))
+    problems = list(cuda.problems(major, [gpu.driver for gpu in state.read_states().values()], image))
+    if problems:
+        raise InputError(inputs.shown, problems)

@@ -27,7 +27,7 @@ class Progress:
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+        self.say = say
         self._lock = threading.Lock()
         self._running: dict[str, tuple[float, str]] = {}
         self._done = threading.Event()
@@ -52,13 +52,13 @@ class Progress:
         started = time.monotonic()
         with self._lock:
             self._running[name] = (started, what)
-        self._say(f"{name}: {what}")
+        self.say(f"{name}: {what}")
         try:
             yield
         finally:
             with self._lock:
                 self._running.pop(name, None)
-        self._say(f"{name}: {what}: done in {time.monotonic() - started:.0f} s")
+        self.say(f"{name}: {what}: done in {time.monotonic() - started:.0f} s")
 
     def detail(self, name: str, what: str) -> None:
         """What a running step is at now, for the next heartbeat."""
@@ -72,7 +72,7 @@ class Progress:
             with self._lock:
                 parts = [f"{name} ({what}, {now - since:.0f} s)" for name, (since, what) in self._running.items()]
             if parts:
-                self._say("  working on " + ", ".join(parts))
+                self.say("  working on " + ", ".join(parts))
 
     def command(
         self,

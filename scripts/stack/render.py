@@ -138,9 +138,9 @@ def _context(plan: Plan, state: GatewayState) -> dict[str, Any]:
         "keys": dict(sorted(state.keys.items())),
         "engine_port": vllm_args.PORT,
         "jobs": list(_targets(plan)),
+        # mappings and not lists, here and in "models": preloaded lists have no methods in njs
         "clients": {
             name: {
-                # a mapping and not a list: preloaded lists have no methods in njs
                 "models": limit["models"] and dict.fromkeys(limit["models"], True),
                 "max_body_bytes": limit["max_body_size_mib"] * 2**20,
             }
@@ -151,8 +151,10 @@ def _context(plan: Plan, state: GatewayState) -> dict[str, Any]:
         "concurrencies": _by_value(limits, "concurrency"),
         "max_body_size_mib": max(limit["max_body_size_mib"] for limit in limits.values()),
         "models": {
-            pool.served_model_name: {"pool": pool.name, "prefix_affinity": pool.balancing == "prefix_affinity"}
+            name: {"pool": pool.name, "task": pool.task}
+            | ({"replicas": dict.fromkeys(pool.engines, True)} if pool.has_affinity else {})
             for pool in plan.pools
+            for name in (pool.served_model_name, *pool.adapters)
         },
     }
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import docker
 import requests
+from docker.models.containers import Container
 
 from stack.console import say, step
 from stack.docker_host import address, compose, condition, containers, get_page
 from stack.effects import service_hashes
 from stack.errors import StackError
-from stack.reload import reload, services_of
+from stack.reload import SERVICES, reload, services_of
 from stack.smoke import ask_replica
 from stack.tree import write_tree
 
 HASH_LABEL = "com.docker.compose.config-hash"
 # A replica that HAProxy has just been told to leave alone may still get what was on its way.
 SETTLE_SECONDS = 0.5
+# nginx asks for the address of a HAProxy every 2 s, and the new one looks its engines up.
+NEW_ADDRESS_SECONDS = 5
 # Said of an engine whose start has not been seen yet.
 DEFAULT_START_SECONDS = 120
 
@@ -30,15 +33,26 @@ Files = Mapping[str, bytes]
 
 def to_replace(project: str, files: Files, client: docker.DockerClient) -> list[str]:
     """Running engines that Compose would recreate for these files; those that do not serve first."""
-    wanted = service_hashes(files)
     engines = {engine["name"] for engine in json.loads(files["plan.json"])["engines"]}
-    running = {name: part for name, part in containers(client, project).items() if name in engines}
-    differing = [
-        name
-        for name, part in running.items()
-        if part.status == "running" and part.labels.get(HASH_LABEL) != wanted[name]
-    ]
-    return sorted(differing, key=lambda name: (condition(running[name]) == "healthy", name))
+    found = _differing(project, files, client, engines)
+    return sorted(found, key=lambda name: (condition(found[name]) == "healthy", name))
+
+
+def replace_balancers(project: str, live: Path, files: Files, client: docker.DockerClient) -> None:
+    """Recreate the HAProxy containers that differ, before the engines and one after the other: nginx uses the other."""
+    for name in sorted(_differing(project, files, client, set(SERVICES["haproxy"])), reverse=True):
+        say(f"replacing {name}")
+        compose(live, "up", "--detach", "--no-deps", "--no-build", "--pull", "never", name)
+        time.sleep(NEW_ADDRESS_SECONDS)
+
+
+def _differing(project: str, files: Files, client: docker.DockerClient, names: Collection[str]) -> dict[str, Container]:
+    wanted = service_hashes(files)
+    return {
+        name: part
+        for name, part in containers(client, project).items()
+        if name in names and part.status == "running" and part.labels.get(HASH_LABEL) != wanted.get(name)
+    }
 
 
 def without_spare(project: str, files: Files, replaced: list[str], drained: frozenset[str],
@@ -76,7 +90,7 @@ def roll(
         began = time.monotonic()
         wait(name)
         remember_start(live.parent, name, time.monotonic() - began)
-        prove(project, next(engine for engine in plan["engines"] if engine["name"] == name), client)
+        prove(plan, next(engine for engine in plan["engines"] if engine["name"] == name), client)
     write_tree(live, files)
     reload(project, services_of(["haproxy"]), files, client)
 
@@ -122,9 +136,9 @@ def in_flight(project: str, name: str, client: docker.DockerClient) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(gauges))
 
 
-def prove(project: str, engine: Mapping[str, Any], client: docker.DockerClient) -> None:
+def prove(plan: Mapping[str, Any], engine: Mapping[str, Any], client: docker.DockerClient) -> None:
     """One completion of an engine, asked directly. Raises StackError."""
     try:
-        ask_replica(project, client, engine)
+        ask_replica(plan, client, engine)
     except Exception as error:
         raise StackError(f"{engine['name']} is up and does not complete: {error}") from error

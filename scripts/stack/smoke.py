@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,59 +15,16 @@ from typing import Any
 import docker
 import requests
 
+from stack.checks import Check, SkippedError
 from stack.docker_host import address, condition, containers, get_page
 from stack.drains import drained
 from stack.gateway_client import GatewayClient, Refused
+from stack.secrets import engine_key
 
 DEADLINE_SECONDS = 60.0
 SCRAPE_WAIT_SECONDS = 45.0  # a new target is first scraped within one interval of 15 s
 UP = ("running", "healthy")
 PROMPT = "Say something short."
-
-
-class SkippedError(Exception):
-    """The check does not apply to this stack; the message says why."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that is tried. `look` is what a person does next when it fails."""
-
-    name: str
-    look: str
-    attempt: Callable[[], str] = field(compare=False)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of a check; seconds of wall time."""
-
-    name: str
-    status: str  # passed, failed or skipped
-    seconds: float
-    detail: str
-    look: str
-
-    @property
-    def failed(self) -> bool:
-        return self.status == "failed"
-
-
-def run_checks(checks: Iterable[Check], tell: Callable[[Result], None]) -> list[Result]:
-    """Run each check once, telling of each as it ends."""
-    results = []
-    for check in checks:
-        began = time.monotonic()
-        try:
-            status, detail = "passed", check.attempt()
-        except SkippedError as reason:
-            status, detail = "skipped", str(reason)
-        except (requests.RequestException, Refused, LookupError, ValueError, docker.errors.DockerException) as error:
-            status, detail = "failed", f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        result = Result(check.name, status, time.monotonic() - began, detail, check.look if status == "failed" else "")
-        results.append(result)
-        tell(result)
-    return results
 
 
 def host_checks(plan: Mapping[str, Any], client: docker.DockerClient) -> Iterator[Check]:
@@ -79,7 +35,7 @@ def host_checks(plan: Mapping[str, Any], client: docker.DockerClient) -> Iterato
         yield Check(
             f"replica {engine['name']}",
             f"`make logs SERVICE={engine['name']}`: is it loading, out of memory, or hung?",
-            partial(ask_replica, plan["project"], client, engine),
+            partial(ask_replica, plan, client, engine),
         )
     yield Check(
         "balancer", "`make logs SERVICE=haproxy` names the check that failed",
@@ -93,16 +49,21 @@ def host_checks(plan: Mapping[str, Any], client: docker.DockerClient) -> Iterato
     yield Check("alert rules", f"http://127.0.0.1:{port}/rules; `make logs SERVICE=prometheus`", partial(_rules, port))
 
 
-def gateway_checks(gateway: GatewayClient, models: list[str]) -> Iterator[Check]:
-    """What a client sees: answers for each model, and no answer without a key."""
+def gateway_checks(gateway: GatewayClient, pools: Sequence[Mapping[str, Any]]) -> Iterator[Check]:
+    """What a client sees: answers for each model and adapter, and no answer without a key."""
     look = "`make logs SERVICE=nginx` (status, upstream_status), then SERVICE=haproxy (termination state)"
-    for model in models:
-        yield Check(f"completion {model}", look, partial(gateway.completion, model, PROMPT))
+    for pool in pools:
+        model = pool["served_model_name"]
+        if pool.get("task") == "embed":
+            yield Check(f"embedding {model}", look, partial(gateway.embedding, model, PROMPT))
+            continue
+        for name in (model, *pool.get("adapters", ())):
+            yield Check(f"completion {name}", look, partial(gateway.completion, name, PROMPT))
         yield Check(f"chat {model}", look, partial(_chat, gateway, model))
         yield Check(f"stream {model}", look, partial(gateway.stream, model, PROMPT))
     keys = "nginx/keys.json of the live tree (`make status` names it) holds the SHA-256 of every key that may pass"
-    yield Check("bad key refused", keys, partial(gateway.refuses, "sk-not-a-key-of-this-gateway", models[0]))
-    yield Check("no key refused", keys, partial(gateway.refuses, None, models[0]))
+    for what, key in (("bad key", "sk-not-a-key-of-this-gateway"), ("no key", None)):
+        yield Check(f"{what} refused", keys, partial(gateway.refuses, key, pools[0]["served_model_name"]))
 
 
 def services(plan: Mapping[str, Any]) -> list[str]:
@@ -119,21 +80,21 @@ def _part(plan: Mapping[str, Any], client: docker.DockerClient, service: str) ->
     part = containers(client, plan["project"]).get(service)
     if part is None:
         raise LookupError("there is no such container: `make up`")
-    now = condition(part)
-    restarts = part.attrs["RestartCount"]
+    now, restarts = condition(part), part.attrs["RestartCount"]
     if now not in UP:
         raise LookupError(f"{now}, restarted {restarts} times")
-    return now + (f", restarted {restarts} times" if restarts else "")
+    return f"{now}, restarted {restarts} times" if restarts else now
 
 
-def ask_replica(project: str, client: docker.DockerClient, engine: Mapping[str, Any]) -> str:
-    """One completion, asked directly; a short description of it. Raises LookupError, Refused or RequestException."""
-    part = containers(client, project).get(engine["name"])
-    where = address(part, "engines") if part else None
-    if where is None:
+def ask_replica(plan: Mapping[str, Any], client: docker.DockerClient, engine: Mapping[str, Any]) -> str:
+    """One completion or embedding, asked directly. Raises LookupError, Refused or RequestException."""
+    part = containers(client, plan["project"]).get(engine["name"])
+    if not part or (where := address(part, "engines")) is None:
         raise LookupError("the container has no address: it is not running")
-    direct = GatewayClient(f"http://{where}:8000", key=None, timeout=DEADLINE_SECONDS)
-    return direct.completion(engine["served_model_name"], PROMPT)
+    keys = engine_key.load(Path(plan["state_dir"]))
+    direct = GatewayClient(f"http://{where}:8000", key=keys.sends if keys else None, timeout=DEADLINE_SECONDS)
+    ask = direct.embedding if engine.get("task") == "embed" else direct.completion
+    return ask(engine["served_model_name"], PROMPT)
 
 
 def _balancer(plan: Mapping[str, Any], client: docker.DockerClient) -> str:

@@ -19,7 +19,7 @@ def how_to_use(plan: Mapping[str, Any]) -> str:
     state = Path(plan["state_dir"])
     key = key_file(state, plan["gateway"]["api_keys"][0])
     ports = {entry["service"]: entry["port"] for entry in plan["published"]}
-    models = ", ".join(pool["served_model_name"] for pool in plan["pools"])
+    models = ", ".join(name for pool in plan["pools"] for name in (pool["served_model_name"], *pool["adapters"]))
     lines = [
         f"The stack {plan['project']!r} is up and answered real completions.",
         f"  URL         {gateway_url(plan)}/v1   (models: {models})",
@@ -37,13 +37,13 @@ def how_to_use(plan: Mapping[str, Any]) -> str:
 def _curl(plan: Mapping[str, Any], state: Path, key: Path) -> str:
     name, port, address = plan["gateway"]["server_name"], plan["gateway"]["https_port"], gateway_address(plan)
     resolve = [] if (name, address) == ("localhost", "127.0.0.1") else ["--resolve", f"{name}:{port}:{address}"]
-    body = {
-        "model": plan["pools"][0]["served_model_name"],
-        "messages": [{"role": "user", "content": "Hello"}],
-        "max_tokens": 16,
-    }
+    pool = plan["pools"][0]
+    path, question = "chat/completions", {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16}
+    if pool["task"] == "embed":
+        path, question = "embeddings", {"input": "Hello"}
+    body = {"model": pool["served_model_name"], **question}
     words = ["curl", "--cacert", str(client_trust_file(state)), *resolve, "-H", "Content-Type: application/json"]
-    words += ["-d", json.dumps(body), f"{gateway_url(plan)}/v1/chat/completions"]
+    words += ["-d", json.dumps(body), f"{gateway_url(plan)}/v1/{path}"]
     return f'{shlex.join(words)} -H "Authorization: Bearer $(cat {shlex.quote(str(key))})"'
 
 
@@ -64,6 +64,8 @@ def plan_table(plan: Mapping[str, Any]) -> str:
     for pool in plan["pools"]:
         every = [*plan["engines"], *plan["cordoned"]]
         engine = next(engine for engine in every if engine["name"] == pool["engines"][0])
+        if engine["memory_mib"]:
+            parts.append(f"memory of one {pool['served_model_name']}: at most {engine['memory_mib'] // 1024} GiB")
         parts.append(f"flags of {pool['served_model_name']}:\n  {' '.join(engine['argv'])}")
     for engine in plan["cordoned"]:
         parts.append(f"cordoned, not run: {engine['name']} on {', '.join(engine['gpus'])} (`make uncordon GPU=...`)")

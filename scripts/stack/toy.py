@@ -1,4 +1,4 @@
-"""A toy model: a real 2-layer Llama with random weights (2.6 MB), made on the spot.
+"""A toy model: a real 2-layer Llama with random weights (2.6 MB), made on the spot; and a LoRA adapter for it.
 
 It needs no download and proves the whole path; its answers are noise made of printable characters.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ MAX_LENGTH = 8192
 SPECIAL = ("<|begin|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>")
 VOCABULARY = 256 + len(SPECIAL)
 
+LORA_RANK = 8
+
 CHAT_TEMPLATE = (
     "{{ '<|begin|>' }}{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
@@ -31,18 +35,45 @@ def make_toy_model(folder: Path) -> bool:
     """Write the model into folder, all or nothing; True when it was made, False when it was there."""
     if (folder / "config.json").is_file():
         return False
+    with _whole(folder) as partial:
+        _write_tokenizer(partial)
+        save_file(_weights(), partial / "model.safetensors", metadata={"format": "pt"})
+        for name, content in _json_files().items():
+            (partial / name).write_text(json.dumps(content, indent=1) + "\n")
+    return True
+
+
+def make_toy_adapter(folder: Path) -> bool:
+    """Write a LoRA adapter of the toy model into folder, in PEFT's format; False when it was there."""
+    if (folder / "adapter_config.json").is_file():
+        return False
+    random = np.random.default_rng(1)
+    weights = {}
+    for layer in range(LAYERS):
+        for name, rows in (("q_proj", HEADS * HEAD_SIZE), ("v_proj", KV_HEADS * HEAD_SIZE)):
+            prefix = f"base_model.model.model.layers.{layer}.self_attn.{name}."
+            # large enough that greedy answers differ from the base model's
+            weights[prefix + "lora_A.weight"] = (random.standard_normal((LORA_RANK, HIDDEN)) * 0.2).astype(np.float16)
+            weights[prefix + "lora_B.weight"] = (random.standard_normal((rows, LORA_RANK)) * 0.2).astype(np.float16)
+    content = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": LORA_RANK, "lora_alpha": 2 * LORA_RANK,
+               "target_modules": ["q_proj", "v_proj"], "bias": "none"}  # fmt: skip
+    with _whole(folder) as partial:
+        save_file(weights, partial / "adapter_model.safetensors", metadata={"format": "pt"})
+        (partial / "adapter_config.json").write_text(json.dumps(content, indent=1) + "\n")
+    return True
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which is renamed when all is in it."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
     partial.mkdir(parents=True)
-    _write_tokenizer(partial)
-    save_file(_weights(), partial / "model.safetensors", metadata={"format": "pt"})
-    for name, content in _json_files().items():
-        (partial / name).write_text(json.dumps(content, indent=1) + "\n")
+    yield partial
     for path in partial.iterdir():
         path.chmod(0o644)  # the engine runs as another user
     partial.rename(folder)
-    return True
 
 
 def _write_tokenizer(folder: Path) -> None:

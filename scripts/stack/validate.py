@@ -17,17 +17,23 @@ from stack.errors import StackError
 
 @dataclass(frozen=True)
 class Check:
-    """One program's own check: image role, the user it runs as, command, and the folders of the tree it reads."""
+    """One program's own check: image role, the user it runs as, command, and the folders of the tree it reads.
+
+    secrets: the folder of the stack's state that it reads too, and where it sees it.
+    """
 
     role: str
     uid: int
     command: tuple[str, ...]
     mounts: Mapping[str, str]
+    secrets: tuple[str, str] | None = None
 
 
 CHECKS = (
-    Check("nginx", 101, ("nginx", "-t", "-q", "-c", "/etc/nginx/stack/nginx.conf"), {"nginx": "/etc/nginx/stack"}),
-    Check("haproxy", 99, ("haproxy", "-c", "-q", "-f", "/etc/haproxy/haproxy.cfg"), {"haproxy": "/etc/haproxy"}),
+    Check("nginx", 101, ("nginx", "-t", "-q", "-c", "/etc/nginx/stack/nginx.conf"), {"nginx": "/etc/nginx/stack"},
+          ("tls", "/etc/nginx/tls")),
+    Check("haproxy", 99, ("haproxy", "-c", "-q", "-f", "/etc/haproxy/haproxy.cfg"), {"haproxy": "/etc/haproxy"},
+          ("secrets/haproxy", "/run/secrets")),
     Check("prometheus", 65534, ("promtool", "check", "config", "/etc/prometheus/prometheus.yml"),
           {"prometheus": "/etc/prometheus"}),
     Check("alertmanager", 65534, ("amtool", "check-config", "/etc/prometheus/alertmanager.yml"),
@@ -35,11 +41,14 @@ CHECKS = (
 )  # fmt: skip
 
 
-def validate(tree: Path, images: Mapping[str, str], tls_dir: Path, client: docker.DockerClient) -> None:
-    """Check a rendered tree with compose, nginx, haproxy, promtool and amtool. Raises StackError with all findings."""
+def validate(tree: Path, images: Mapping[str, str], state: Path, client: docker.DockerClient) -> None:
+    """Check a rendered tree with compose, nginx, haproxy, promtool and amtool. Raises StackError with all findings.
+
+    state: the stack's own folder, with the certificate and the secrets that the tree names.
+    """
     with ThreadPoolExecutor() as pool:
         jobs = [pool.submit(_compose, tree)]
-        jobs += [pool.submit(_check, check, tree, images, tls_dir, client) for check in CHECKS]
+        jobs += [pool.submit(_check, check, tree, images, state, client) for check in CHECKS]
         found = [finding for job in jobs if (finding := job.result())]
     if found:
         raise StackError("the rendered configuration is refused; nothing was changed\n" + "\n".join(found))
@@ -53,11 +62,11 @@ def _compose(tree: Path) -> str | None:
     return None
 
 
-def _check(
-    check: Check, tree: Path, images: Mapping[str, str], tls_dir: Path, client: docker.DockerClient
-) -> str | None:
+def _check(check: Check, tree: Path, images: Mapping[str, str], state: Path, client: docker.DockerClient) -> str | None:
     volumes = {str(tree / source): {"bind": target, "mode": "ro"} for source, target in check.mounts.items()}
-    volumes[str(tls_dir)] = {"bind": "/etc/nginx/tls", "mode": "ro"}
+    if check.secrets:
+        source, target = check.secrets
+        volumes[str(state / source)] = {"bind": target, "mode": "ro"}
     try:
         client.containers.run(
             images[check.role],

@@ -6,7 +6,11 @@ With `--configure` each argv is also taken as far as vLLM's engine configuration
 
 import json
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
+
+# stands for the real one, which no check needs to see
+KEY = "sk-of-no-engine"
 
 
 class RefusedError(Exception):
@@ -29,9 +33,14 @@ def check(argv: list[str], configure: bool) -> str | None:
 
     parser: Any = make_arg_parser(FlexibleArgumentParser())
     parser.error = refuse
+    with_key = "--config" in argv
+    if with_key:
+        Path(argv[argv.index("--config") + 1]).write_text(json.dumps({"api-key": [KEY]}))
     try:
         arguments = parser.parse_args(argv)
         validate_parsed_serve_args(arguments)
+        if with_key and arguments.api_key != [KEY]:
+            return "this vLLM does not take its API key from --config: the engine would ask for none"
         if configure:
             AsyncEngineArgs.from_cli_args(arguments).create_engine_config()
     except (RefusedError, ValueError, TypeError) as error:

@@ -43,6 +43,7 @@ from stack import console
 from stack.docker_host import address, connect, containers
 from stack.errors import StackError
 from stack.inputs import ROOT
+from stack.secrets import engine_key
 
 STACK, STATE = Path(__file__).with_suffix(".yaml"), ROOT / ".test-state-b"
 BLOCK = 128  # tokens, as the stack file says
@@ -108,12 +109,19 @@ def _serving(cache: int, balancer: str) -> Iterator[tuple[Endpoint, list[str]]]:
     name = model["served_model_name"]
     if balancer == ROUTER:
         with vllm_router(engines, "cache_aware", STATE) as url:
-            yield Endpoint(url, name), engines
+            yield Endpoint(url, name, {"authorization": f"Bearer {_engine_key()}"}), engines
         return
     state = STATE / "state/stacks" / document["name"]
     key = (state / "secrets/api-keys/default").read_text().strip()
     url = f"https://localhost:{document['gateway']['https_port']}"
     yield Endpoint(url, name, {"authorization": f"Bearer {key}"}, str(state / "gateway.crt")), engines
+
+
+def _engine_key() -> str:
+    """What engines ask for: the router hands the client's header on."""
+    keys = engine_key.load(STATE / "state/stacks" / _project())
+    assert keys
+    return keys.sends
 
 
 def _up(path: Path) -> None:

@@ -21,16 +21,21 @@ import urllib3
 import yaml
 from docker.models.containers import Container
 
-from stack import api_keys, certificates, image_store, images
+from stack import api_keys, certificates
 from stack.config import StackConfig
 from stack.console import say
 from stack.docker_host import address, connect, containers
 from stack.errors import StackError
 from stack.gateway_state import GatewayState
 from stack.hardware import Host
+from stack.images.choice import built_references
+from stack.images.pins import load_pins
+from stack.images.store import ensure
 from stack.inputs import ROOT
 from stack.plan import Plan, make_plan, state_dir
 from stack.render import render
+from stack.secrets import engine_key
+from stack.secrets.copies import copies_of, hand_out
 from stack.tree import write_tree
 
 MODEL, PROJECT, CHAT = "toy", "vllm-onprem-bench", "/v1/chat/completions"
@@ -99,11 +104,10 @@ class Parts:
 def parts(scratch: Path) -> Iterator[Parts]:
     """Start them and, whatever happens, remove them: containers and networks."""
     client = connect()
-    source = images.choose_source("auto", "cpu")
-    references = images.references(ROOT, images.load_pins(ROOT), source, "cpu")
+    references = built_references(ROOT, load_pins(ROOT), "cpu")
     needed = {role: references[role] for role in ("nginx", "haproxy")}
-    image_store.ensure(needed, source, ROOT, say, client)
-    plan = _plan(scratch, references, source == "build")
+    ensure(needed, "build", ROOT, say, client)
+    plan = _plan(scratch, references)
     tree = state_dir(_config(scratch), ROOT) / "live"
     key = _tree(plan, tree)
     for name, text in (("stub", STUB), ("alone", ALONE)):
@@ -137,8 +141,8 @@ def _config(scratch: Path) -> StackConfig:
     })  # fmt: skip
 
 
-def _plan(scratch: Path, references: dict[str, str], built: bool) -> Plan:
-    return make_plan(_config(scratch), Host(), references, ROOT, images_built=built)
+def _plan(scratch: Path, references: dict[str, str]) -> Plan:
+    return make_plan(_config(scratch), Host(), references, ROOT, images_built=True)
 
 
 def _tree(plan: Plan, tree: Path) -> str:
@@ -147,7 +151,10 @@ def _tree(plan: Plan, tree: Path) -> str:
     api_keys.ensure_keys(state, names)
     pair, _ = certificates.ensure(state, StackConfig.model_validate({"models": [_ANY_MODEL]}).gateway, ROOT)
     certificates.private_key_file(state, pair).chmod(0o444)  # nginx runs as a user of its own
-    write_tree(tree, render(plan, GatewayState(keys=api_keys.key_hashes(state, names), certificate=pair), ROOT))
+    keys = engine_key.ensure(state)
+    hand_out(state, copies_of(keys), plan.images["nginx"], connect())
+    kept = GatewayState(api_keys.key_hashes(state, names), {}, pair, frozenset(), *engine_key.names(keys))
+    write_tree(tree, render(plan, kept, ROOT))
     return api_keys.key_file(state, names[0]).read_text().strip()
 
 

@@ -1,5 +1,7 @@
 """A case is a folder: stack.yaml (and hosts.yaml, models/) -> plan.json or error.txt. Its name is the behaviour.
 
+Where the plan knows a model, reasons.txt holds what `make plan` says of it.
+
 `UPDATE_CASES=1 make test-unit` writes the expected files anew: read the diff before you commit it.
 """
 
@@ -7,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,16 +20,20 @@ from stack.errors import InputError
 from stack.hardware import Host, load_hosts
 from stack.model import ModelFilesError, read_facts
 from stack.plan import make_plan, model_dir
+from stack.sizing.explain import sized_text
+from stack.sizing.files import needs_of
+from stack.sizing.resolve import Resolver, Sized
 
 HERE = Path(__file__).parent
 CASES = sorted(path.parent.name for path in HERE.glob("*/stack.yaml"))
 ROOT = Path("/srv/vllm-onprem")
+FILES = ("plan.json", "reasons.txt", "error.txt")
 ROLES = ("alertmanager", "haproxy", "nginx", "node_exporter", "prometheus", "vllm")
 IMAGES = {role: f"registry.example.org/{role}:1.2.3" for role in ROLES}
 
 
-def outcome(case: Path) -> tuple[str, str]:
-    """(file name, content) that a case should hold."""
+def outcome(case: Path) -> dict[str, str]:
+    """File name -> content that a case should hold."""
     try:
         config = load_config(case / "stack.yaml", "stack.yaml")
         hosts = load_hosts(case / "hosts.yaml") if (case / "hosts.yaml").exists() else (Host(),)
@@ -40,23 +48,35 @@ def outcome(case: Path) -> tuple[str, str]:
                 problems.append(problem_at(config, model, "source.path", str(error)))
         if problems:
             raise InputError("stack.yaml", problems)
-        plans = [make_plan(config, host, IMAGES, ROOT, facts) for host in hosts]
+        resolver = Resolver(config, needs_of(config, lambda model: model_dir(config, model, case), "stack.yaml"))
+        made = [(host, *resolver.host(host)) for host in hosts]
+        plans = [make_plan(resolved, host, IMAGES, ROOT, facts).as_dict() for host, resolved, _ in made]
     except InputError as error:
-        return "error.txt", str(error).replace(str(case), "CASE") + "\n"
-    return "plan.json", json.dumps([plan.as_dict() for plan in plans], indent=1, sort_keys=True) + "\n"
+        return {"error.txt": str(error).replace(str(case), "CASE") + "\n"}
+    found = {"plan.json": json.dumps(plans, indent=1, sort_keys=True) + "\n"}
+    reasons = [reason for plan, (_, _, sized) in zip(plans, made, strict=True) for reason in _reasons(plan, sized)]
+    return found | ({"reasons.txt": "\n\n".join(reasons) + "\n"} if reasons else {})
+
+
+def _reasons(plan: dict[str, Any], sized: tuple[Sized, ...]) -> Iterator[str]:
+    for one in sized:
+        if one.choice is not None:
+            name = one.model.served_model_name
+            engines = [engine for engine in plan["engines"] if engine["served_model_name"] == name]
+            yield f"host {plan['host']}\n{sized_text(one, engines)}"
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_case(name: str) -> None:
     case = HERE / name
-    file, content = outcome(case)
+    found = outcome(case)
     if os.environ.get("UPDATE_CASES"):
-        for old in ("plan.json", "error.txt"):
+        for old in FILES:
             (case / old).unlink(missing_ok=True)
-        (case / file).write_text(content)
-    expected = case / file
-    assert expected.exists(), f"the outcome is now {file}:\n{content}"
-    assert content == expected.read_text()
+        for file, content in found.items():
+            (case / file).write_text(content)
+    held = {file: (case / file).read_text() for file in FILES if (case / file).exists()}
+    assert held == found
 
 
 def test_there_are_cases_of_both_kinds() -> None:

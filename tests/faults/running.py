@@ -119,6 +119,17 @@ def stubs(stack: Stack, first: str, second: str) -> Iterator[tuple[Container, Co
             stub.remove(force=True, v=True)
 
 
+def asked(stub: Container, prompt: str) -> int:
+    """Requests with this prompt that reached a stub."""
+    return stub.logs().decode().count(f"asked {prompt}\n")
+
+
+def ended(stub: Container) -> bool:
+    """Whether a stub's process is over."""
+    stub.reload()
+    return str(stub.status) == "exited"
+
+
 def _stub(stack: Stack, engine: Container, name: str, mode: str) -> Container:
     config, network = engine.attrs["Config"], f"{PROJECT}_engines"
     mounts = {

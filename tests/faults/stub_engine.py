@@ -1,8 +1,9 @@
 """An engine that misbehaves on request, on port 8000 of an engine's container: python3 stub_engine.py MODE.
 
-It is a good one until SIGUSR1. Then, by MODE: `failing` answers 500 to all, /health too; `lying` answers 500 to all but
-/health; `torn` ends its answers in the middle. `good` stays good. A prompt of "poison" is answered with 500, one of
-"wait N" after N seconds. Real engines cannot be made to do that; what is tested is the gateway and the watchdog.
+It is a good one until SIGUSR1, and again after SIGUSR2. Between them, by MODE: `failing` answers 500 to all, /health
+too; `lying` answers 500 to all but /health; `torn` ends its answers in the middle. `good` stays good. A prompt of
+"poison" is answered with 500, one of "wait N" after N seconds. Real engines cannot be made to do that; what is tested
+is the gateway and the watchdog.
 """
 
 from __future__ import annotations
@@ -62,13 +63,14 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 1024
 
 
-def turn(*_: object) -> None:
-    """From now on it is what it was started as."""
+def turn(number: int, _: object) -> None:
+    """From now on it is what it was started as, or good again."""
     global mode  # noqa: PLW0603 - a signal handler has nothing else to write to
-    mode = sys.argv[1]
-    print("turned", flush=True)
+    mode = sys.argv[1] if number == signal.SIGUSR1 else "good"
+    print("turned", mode, flush=True)
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR1, turn)
+    signal.signal(signal.SIGUSR2, turn)
     Server(("", 8000), Handler).serve_forever()

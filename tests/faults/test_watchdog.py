@@ -88,6 +88,7 @@ def test_a_wedged_engine_is_killed_with_its_evidence_saved_and_serves_again(stac
     answer = requests.post(
         f"http://{address(part(stack, victim), 'engines')}:8000/v1/completions",
         json={"model": "toy", "prompt": "1", "max_tokens": 8, "ignore_eos": True}, timeout=60,
+        headers={"Authorization": f"Bearer {stack.engine_key}"},
     )  # fmt: skip
     assert answer.json()["usage"]["completion_tokens"] == 8
     began = time.monotonic()

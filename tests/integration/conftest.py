@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from stack.docker_host import connect, containers, started
+from stack.secrets import engine_key
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK_FILE = ROOT / "tests/integration/stack.yaml"
@@ -50,6 +51,13 @@ class Stack:
         return (self.state / "secrets/api-keys/default").read_text().strip()
 
     @property
+    def engine_key(self) -> str:
+        """What HAProxy sends to engines."""
+        keys = engine_key.load(self.state)
+        assert keys
+        return keys.sends
+
+    @property
     def ca_file(self) -> Path:
         return self.state / "gateway.crt"
 
@@ -81,13 +89,13 @@ def run_script(name: str, *arguments: str, environment: dict[str, str] | None = 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     client = connect()
-    _remove(client)
+    remove(client)
     first_up = run_script("up", str(STACK_FILE))
     try:
         assert first_up.code == 0, first_up.err
         yield Stack(client, first_up)
     finally:
-        _remove(client)
+        remove(client)
 
 
 @pytest.fixture
@@ -114,13 +122,13 @@ def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, timeout=20)
 
 
-def _remove(client: docker.DockerClient) -> None:
-    """End and delete everything of the test stack, and nothing else."""
-    for container in containers(client, PROJECT).values():
+def remove(client: docker.DockerClient, project: str = PROJECT, state: Path = STATE) -> None:
+    """End and delete everything of a test stack, and nothing else."""
+    for container in containers(client, project).values():
         container.remove(force=True, v=True)
-    mine = {"label": f"com.docker.compose.project={PROJECT}"}
+    mine = {"label": f"com.docker.compose.project={project}"}
     for network in client.networks.list(filters=mine):
         network.remove()
     for volume in client.volumes.list(filters=mine):
         volume.remove()
-    shutil.rmtree(STATE, ignore_errors=True)
+    shutil.rmtree(state, ignore_errors=True)

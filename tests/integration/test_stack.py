@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,10 @@ from docker.models.images import Image
 from integration.conftest import OUTSIDE_PORT, PROJECT, ROOT, STACK_FILE, URL, Stack, run_script
 from integration.load import Load
 from stack.docker_host import condition, containers
+from stack.images.archive import Archived, ArchiveList, write
+from stack.images.choice import built_references
+from stack.images.lock import LOCK
+from stack.images.pins import load_pins
 
 ENGINES = ("engine-toy-0", "engine-toy-1")
 GATEWAY = {"listen": "127.0.0.1", "https_port": 18443, "api_keys": ["default", "second"]}
@@ -351,6 +357,29 @@ def test_a_failed_up_leaves_the_running_stack_as_it_was(stack: Stack, tmp_path: 
     assert stack.script("diff").out.startswith("No difference"), "the applied tree is the old one again"
 
 
+def test_images_that_cannot_be_had_leave_the_running_stack_as_it_was(stack: Stack, tmp_path: Path) -> None:
+    before = stack.started()
+    lock = (ROOT / LOCK).read_bytes()
+    archive = tmp_path / "images.tar"
+    names = built_references(ROOT, load_pins(ROOT), "cpu")
+    constructed = {
+        role: Archived(id=f"sha256:{number:064x}", name=name, digest=None, size=1)
+        for number, (role, name) in enumerate(names.items())
+    }
+    write(archive, ArchiveList(built=True, images=constructed), _saved(), lambda _: None)
+    archive.write_bytes(archive.read_bytes()[:-1024])
+    for images, code, message in (
+        ({"source": "registry", "mirror": "127.0.0.1:1/mirror"}, 1, "connection refused"),
+        ({"source": "archive", "archive": str(archive)}, 2, "Nothing was loaded"),
+        ({"source": "archive", "archive": str(tmp_path / "no.tar")}, 2, "copy it to this host"),
+    ):
+        done = run_script("up", str(stack.changed(tmp_path, images=images)))
+        assert (done.code, message in done.err) == (code, True), done.err
+    assert stack.started() == before
+    assert (ROOT / LOCK).read_bytes() == lock
+    assert stack.script("diff").out.startswith("No difference"), "the applied tree is the old one"
+
+
 def test_down_keeps_every_volume(stack: Stack) -> None:
     mine = {"label": f"com.docker.compose.project={PROJECT}"}
     volumes = {volume.name for volume in stack.client.volumes.list(filters=mine)}
@@ -361,6 +390,14 @@ def test_down_keeps_every_volume(stack: Stack) -> None:
     assert stack.key
     assert stack.script("down").out == "Nothing was running.\n"
     assert stack.script("smoke").code == 1
+
+
+def _saved() -> list[bytes]:
+    """What an engine streams when it saves nothing."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("manifest.json"))
+    return [buffer.getvalue()]
 
 
 def _copy_with_unknown_architecture(stack: Stack, target: Path) -> None:

@@ -10,9 +10,15 @@ from tempfile import TemporaryDirectory
 import docker
 import pytest
 
-from stack import certificates, console, image_store, images
+from stack import certificates, console
 from stack.config import Gateway
 from stack.docker_host import connect
+from stack.gateway_state import GatewayState
+from stack.images.choice import built_references
+from stack.images.pins import load_pins
+from stack.images.store import ensure
+from stack.secrets import engine_key
+from stack.secrets.copies import copies_of, hand_out
 from stacks import ROOT
 
 
@@ -22,24 +28,26 @@ class Programs:
 
     client: docker.DockerClient
     images: dict[str, str]
-    built: bool
     scratch: Path
-    certificate: str
+    state: GatewayState
 
     @property
-    def tls(self) -> Path:
-        return self.scratch / "state/tls"
+    def folder(self) -> Path:
+        """The stack's own folder, with a certificate and a key of the engines."""
+        return self.scratch / "state"
 
 
 @pytest.fixture(scope="session")
 def programs() -> Iterator[Programs]:
     client = connect()
-    source = images.choose_source("auto", "cpu")
-    references = images.references(ROOT, images.load_pins(ROOT), source, "cpu")
-    image_store.ensure(references, source, ROOT, console.say, client)
+    references = built_references(ROOT, load_pins(ROOT), "cpu")
+    ensure(references, "build", ROOT, console.say, client)
     with TemporaryDirectory(prefix="vllm-onprem-rendered-") as folder:
         scratch = Path(folder)
         scratch.chmod(0o755)  # the programs run as users of their own
         pair, _ = certificates.ensure(scratch / "state", Gateway(), ROOT)
         certificates.private_key_file(scratch / "state", pair).chmod(0o444)
-        yield Programs(client, references, source == "build", scratch, pair)
+        keys = engine_key.ensure(scratch / "state")
+        hand_out(scratch / "state", copies_of(keys), references["nginx"], client)
+        state = GatewayState({"0" * 64: "default"}, {}, pair, frozenset(), *engine_key.names(keys))
+        yield Programs(client, references, scratch, state)

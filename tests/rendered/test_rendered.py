@@ -6,22 +6,19 @@ import pytest
 
 from rendered.conftest import Programs
 from stack.errors import StackError
-from stack.gateway_state import GatewayState
 from stack.render import manifest, render
 from stack.tree import write_tree
 from stack.validate import validate
 from stacks import ROOT, plans, stack_files
 
-HASHES = {"0" * 64: "default"}
-
 
 def test_nginx_haproxy_promtool_amtool_and_compose_accept_every_stack(programs: Programs) -> None:
     refused = []
-    for number, (name, plan) in enumerate(plans(programs.images, images_built=programs.built)):
+    for number, (name, plan) in enumerate(plans(programs.images, images_built=True)):
         tree = programs.scratch / f"tree-{number}"
-        write_tree(tree, render(plan, GatewayState(HASHES, certificate=programs.certificate), ROOT))
+        write_tree(tree, render(plan, programs.state, ROOT))
         try:
-            validate(tree, plan.images, programs.tls, programs.client)
+            validate(tree, plan.images, programs.folder, programs.client)
         except StackError as error:
             refused.append(f"{name}: {error}")
     assert not refused, "\n".join(refused)
@@ -40,14 +37,14 @@ def test_nginx_haproxy_promtool_amtool_and_compose_accept_every_stack(programs: 
     ],
 )
 def test_a_broken_file_is_refused_by_its_program(programs: Programs, path: str, program: str) -> None:
-    _, plan = next(plans(programs.images, images_built=programs.built))
-    files = render(plan, GatewayState(HASHES, certificate=programs.certificate), ROOT)
+    _, plan = next(plans(programs.images, images_built=True))
+    files = render(plan, programs.state, ROOT)
     files[path] += b"\nno_such_thing {{ ;\n"
     files["manifest.json"] = manifest({name: data for name, data in files.items() if name != "manifest.json"})
     tree = programs.scratch / f"broken-{path.replace('/', '-')}"
     write_tree(tree, files)
     with pytest.raises(StackError, match=program) as refusal:
-        validate(tree, plan.images, programs.tls, programs.client)
+        validate(tree, plan.images, programs.folder, programs.client)
     others = {"nginx", "haproxy", "promtool", "amtool", "docker-compose"} - {program}
     named = {other for other in others if f"{other} check" in str(refusal.value) or f"{other} -" in str(refusal.value)}
     assert not named

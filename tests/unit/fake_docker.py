@@ -30,7 +30,7 @@ def container(
         "RestartCount": 0,
         "HostConfig": {
             "PortBindings": {"8443/tcp": bindings} if bindings else None,
-            "DeviceRequests": [{"DeviceIDs": list(gpus)}] if gpus else None,
+            "DeviceRequests": [{"DeviceIDs": [f"nvidia.com/gpu={uuid}" for uuid in gpus]}] if gpus else None,
         },
         "NetworkSettings": {"Networks": {name: {"IPAddress": ip} for name, ip in (addresses or {}).items()}},
     }
@@ -42,14 +42,17 @@ def container(
     return cast(Container, SimpleNamespace(id=f"id-{service}", status=status, labels=labels, attrs=attributes))
 
 
-def engine(*containers: Container, runtimes: tuple[str, ...] = ("runc",)) -> docker.DockerClient:
-    """An engine that holds these containers."""
+def engine(
+    *containers: Container, info: dict[str, Any] | None = None, image_env: tuple[str, ...] = ()
+) -> docker.DockerClient:
+    """An engine that holds these containers. info: what it says of itself; image_env: environment of every image."""
 
     def listed(*, filters: dict[str, str], **_: object) -> list[Container]:
         key, value = filters["label"].split("=", 1)
         return [container for container in containers if container.labels[key] == value]
 
+    image = SimpleNamespace(attrs={"Config": {"Env": list(image_env)}})
     fake = SimpleNamespace(
-        containers=SimpleNamespace(list=listed), info=lambda: {"Runtimes": {name: {} for name in runtimes}}
+        containers=SimpleNamespace(list=listed), info=lambda: info or {}, images=SimpleNamespace(get=lambda _: image)
     )
     return cast(docker.DockerClient, fake)

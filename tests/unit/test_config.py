@@ -78,7 +78,7 @@ def test_a_shortened_or_joined_spelling_is_refused_too(argument: str) -> None:
 
 @pytest.mark.parametrize(
     "argument",
-    ["--enforce-eager", "--max-num-batched-tokens=4096", "--model-impl", "--hf-overrides.a=1", "-O3", "8000"],
+    ["--enforce-eager", "--max-num-partial-prefills=2", "--model-impl", "--hf-overrides.a=1", "-O3", "8000"],
 )
 def test_flags_that_only_resemble_them_are_free(argument: str) -> None:
     assert given.config(given.toy(extra_args=[argument])).models[0].extra_args == (argument,)
@@ -143,3 +143,14 @@ def test_every_problem_of_a_file_is_told_at_once(write_stack: WriteStack) -> Non
         load_config(write_stack(content))
     assert sorted(given.wheres(error.value)) == ["gateway.api_keys[1]", "gateway.https_port", "nme", "paths.state"]
     assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("mirror", ["registry.example.org", "registry:5000/mirror", "localhost/mirror", "10.0.0.1"])
+def test_a_mirror_is_a_registry(mirror: str) -> None:
+    assert given.config(images={"mirror": mirror}).images.mirror == mirror
+
+
+@pytest.mark.parametrize("mirror", ["registry", "mirror/images", "https://registry.example.org", "user@host:1", ""])
+def test_a_mirror_that_docker_would_take_for_something_else_is_refused(mirror: str) -> None:
+    with pytest.raises(ValidationError, match="registry"):
+        given.config(images={"mirror": mirror})

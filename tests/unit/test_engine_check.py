@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from stack import plan, vllm_args
+from stack.secrets.engine_key import EngineKeys
 from stacks import ROOT
 
 FOLDER = ROOT / "compose/engine"
@@ -55,9 +56,11 @@ class Vllm:
     metrics: bool = True
     torn: bool = False
     completions: int = 0
+    key: str = ""
+    asked: str = ""
     ended: threading.Event = field(default_factory=threading.Event)
 
-    def answer(self, path: str) -> tuple[int | None, str]:
+    def answer(self, path: str, authorization: str | None = None) -> tuple[int | None, str]:
         if path == "/health":
             return self.health, ""
         if path == "/metrics":
@@ -67,7 +70,9 @@ class Vllm:
             if self.metrics:
                 lines += [f'vllm:iteration_tokens_total_count{{engine="{n}"}} {self.steps / 2:.1f}' for n in (0, 1)]
             return 200, "\n".join(lines) + "\n"
-        self.completions += 1
+        self.completions, self.asked = self.completions + 1, path
+        if self.key and authorization != f"Bearer {self.key}":
+            return 401, "{}"
         self.steps += self.busy or self.completion == 200
         return self.completion, "{}"
 
@@ -79,7 +84,7 @@ def vllm() -> Iterator[Vllm]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, body = seen.answer(self.path)
+            status, body = seen.answer(self.path, self.headers.get("Authorization"))
             if status is None:
                 seen.ended.wait(5)
                 return
@@ -146,7 +151,8 @@ def checked(tmp_path: Path, vllm: Vllm) -> Checked:
         (tmp_path / f"proc/{pid}/cmdline").write_bytes(b"python3\0-m\0vllm\0")
     (tmp_path / "proc/self").mkdir()
     engine = check.Engine(
-        "engine-toy-0", "toy", port=vllm.port, memory=tmp_path / "check.json", evidence=tmp_path / "evidence",
+        "engine-toy-0", "toy", port=vllm.port, memory=tmp_path / "check.json", key_file=tmp_path / "engine.yaml",
+        evidence=tmp_path / "evidence",
         textfile=tmp_path / "textfile", proc=tmp_path / "proc", pause=0.01, evidence_limit=10.0,
     )  # fmt: skip
     return Checked(engine, vllm)
@@ -268,6 +274,36 @@ def test_an_engine_without_completions_is_healthy_by_its_health_alone(
 ) -> None:
     vllm.completion = status
     assert checked.runs(5) == [0] * 5
+    assert checked.killed == []
+
+
+@pytest.mark.parametrize(("task", "path"), [("generate", "/v1/completions"), ("embed", "/v1/embeddings")])
+def test_a_model_is_asked_for_what_it_does_and_wedged_when_it_no_longer_does(
+    checked: Checked, vllm: Vllm, task: str, path: str
+) -> None:
+    checked.engine = check.replace(checked.engine, task=task)
+    assert checked.run() == 0
+    assert vllm.asked == path
+    vllm.completion = None
+    assert checked.runs(3) == [1] * 3
+    assert checked.killed
+
+
+def test_the_engine_is_asked_with_the_first_key_of_its_own_file(checked: Checked, vllm: Vllm) -> None:
+    checked.engine.key_file.write_bytes(EngineKeys("new", ("old", "new")).engine_copy())
+    vllm.key = "old"
+    assert checked.runs(3) == [0] * 3
+
+
+@pytest.mark.parametrize("content", ["", '{"api-key": ["another"]}'])
+def test_an_engine_that_does_not_know_its_key_is_unhealthy_and_not_killed(
+    checked: Checked, vllm: Vllm, content: str
+) -> None:
+    checked.run()
+    if content:
+        checked.engine.key_file.write_text(content)
+    vllm.key = "its own"
+    assert checked.runs(check.FAILURES + 1) == [1] * (check.FAILURES + 1)
     assert checked.killed == []
 
 

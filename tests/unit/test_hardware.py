@@ -19,10 +19,13 @@ FakeSmi = Callable[..., None]
 
 @pytest.fixture
 def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSmi:
-    """Puts an nvidia-smi on PATH. gpus: lines of uuid, name, memory.total, memory.used; apps: uuids in use."""
+    """Puts an nvidia-smi on PATH. gpus: lines of uuid, name, memory.total, memory.used; apps: uuids in use;
+    states: lines of uuid, mig.mode.current, compute_mode, driver_version, persistence_mode.
+    """
 
-    def put(gpus: str = "", apps: str = "", message: str = "", code: int = 0) -> None:
+    def put(gpus: str = "", apps: str = "", message: str = "", code: int = 0, states: str = "") -> None:
         (tmp_path / "gpus").write_text(gpus)
+        (tmp_path / "states").write_text(states)
         (tmp_path / "apps").write_text(apps)
         (tmp_path / "message").write_text(message)
         script = tmp_path / "nvidia-smi"
@@ -34,6 +37,7 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSmi:
             'case "$1" in\n'
             "  --query-compute-apps=gpu_uuid) cat apps ;;\n"
             "  --query-gpu=uuid,name,memory.total,memory.used) cat gpus ;;\n"
+            "  --query-gpu=uuid,mig.mode.current,compute_mode,driver_version,persistence_mode) cat states ;;\n"
             "  *) exit 97 ;;\n"
             "esac\n"
         )

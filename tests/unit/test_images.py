@@ -11,20 +11,17 @@ import pytest
 import yaml
 
 from stack.errors import InputError, StackError
-from stack.images import (
+from stack.images.choice import (
     FOLDER,
-    LOCK,
-    PINS,
     base_reference,
     built_name,
     built_reference,
-    choose_source,
-    load_pins,
-    references,
-    registry_answers,
+    built_references,
+    pulled_references,
 )
+from stack.images.lock import LOCK
+from stack.images.pins import PINS, Device, load_pins
 from stacks import ROOT
-from unit.loopback import Answer, serve
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -46,6 +43,10 @@ def with_tag(project: Path, tag: str) -> None:
     images["nginx"]["tag"] = tag
     edit(project, PINS, {"images": images})
     edit(project, LOCK, {f"library/nginx:{tag}": None})
+
+
+def pulled(device: Device, mirror: str | None = None, root: Path = ROOT) -> dict[str, str]:
+    return pulled_references(load_pins(root).of(device), mirror)
 
 
 def test_every_image_of_the_project_is_pinned_and_in_the_lock() -> None:
@@ -79,11 +80,20 @@ def test_a_digest_that_no_tool_printed_is_refused(project: Path, digest: object)
         load_pins(project)
 
 
-def test_an_image_that_the_lock_does_not_know_is_refused(project: Path) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_image_that_the_lock_does_not_know_is_unresolved(project: Path, whole: bool) -> None:
     lock = yaml.safe_load((project / LOCK).read_text())
     del lock[load_pins(project).roles["nginx"].reference]
     (project / LOCK).write_text(yaml.safe_dump(lock))
-    with pytest.raises(InputError, match="add it there with null"):
+    if whole:
+        (project / LOCK).unlink()
+    assert load_pins(project).roles["nginx"].digest is None
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "a: b: c"])
+def test_a_lock_that_is_no_mapping_is_refused(project: Path, text: str) -> None:
+    (project / LOCK).write_text(text)
+    with pytest.raises(InputError, match=r"images\.lock: .*restore it"):
         load_pins(project)
 
 
@@ -99,33 +109,29 @@ def test_all_that_is_wrong_is_told_at_once(project: Path) -> None:
 def test_a_digest_is_part_of_the_reference_and_none_is_left_out(project: Path) -> None:
     reference = load_pins(project).roles["nginx"].reference
     edit(project, LOCK, {reference: DIGEST})
-    found = references(project, load_pins(project), "registry", "cpu")
+    found = pulled("cpu", root=project)
     assert found["nginx"] == f"{reference}@{DIGEST}"
     assert "@" not in found["haproxy"]
 
 
-@pytest.mark.parametrize("mirror", ["registry.example.org", "localhost:5000/mirror"])
+@pytest.mark.parametrize("mirror", ["registry.example.org", "localhost:5000/mirror", "localhost:5000/mirror/"])
 def test_a_mirror_comes_before_every_reference(mirror: str) -> None:
-    pins = load_pins(ROOT)
-    plain = references(ROOT, pins, "registry", "cuda")
-    assert references(ROOT, pins, "registry", "cuda", mirror) == {
-        role: f"{mirror}/{ref}" for role, ref in plain.items()
-    }
+    prefix = mirror.rstrip("/")
+    assert pulled("cuda", mirror) == {role: f"{prefix}/{ref}" for role, ref in pulled("cuda").items()}
 
 
 def test_the_device_chooses_vllms_image_and_no_other() -> None:
-    pins = load_pins(ROOT)
-    cuda, cpu = (references(ROOT, pins, "registry", device) for device in ("cuda", "cpu"))
+    cuda, cpu = pulled("cuda"), pulled("cpu")
     assert {role for role in cuda if cuda[role] != cpu[role]} == {"vllm"}
 
 
 def test_every_cpu_image_can_be_built_and_no_cuda_engine_can() -> None:
     pins = load_pins(ROOT)
-    built = references(ROOT, pins, "build", "cpu")
+    built = built_references(ROOT, pins, "cpu")
     assert {built_name(reference) for reference in built.values()} == set(pins.builds)
     assert all((ROOT / FOLDER / name / "Dockerfile").is_file() for name in pins.builds)
     with pytest.raises(InputError, match="use registry"):
-        references(ROOT, pins, "build", "cuda")
+        built_references(ROOT, pins, "cuda")
 
 
 def test_what_is_built_for_nginx_is_the_version_that_is_pulled() -> None:
@@ -170,58 +176,6 @@ def test_a_base_of_another_suite_is_another_image() -> None:
 def test_a_reference_from_elsewhere_is_not_taken_for_a_built_one(reference: str) -> None:
     with pytest.raises(StackError):
         built_name(reference)
-
-
-def test_auto_asks_the_registry_that_would_be_pulled_from() -> None:
-    asked: list[str] = []
-
-    def answers(host: str) -> bool:
-        asked.append(host)
-        return len(asked) == 1
-
-    assert choose_source("auto", "cpu", "localhost:5000/mirror/x", answers) == "registry"
-    assert choose_source("auto", "cpu", None, answers) == "build"
-    assert asked == ["localhost:5000", "registry-1.docker.io"]
-
-
-@pytest.mark.parametrize(
-    ("asked", "device", "source"),
-    [("auto", "cuda", "registry"), ("registry", "cpu", "registry"), ("build", "cpu", "build")],
-)
-def test_no_registry_is_asked_when_there_is_no_choice(asked: Any, device: Any, source: str) -> None:
-    def answers(host: str) -> bool:
-        raise AssertionError(host)
-
-    assert choose_source(asked, device, None, answers) == source
-
-
-@pytest.mark.parametrize(
-    ("answer", "speaks"),
-    [
-        (Answer(200), True),
-        (Answer(401), True),
-        (Answer(503, headers={"Docker-Distribution-Api-Version": "registry/2.0"}), True),
-        (Answer(403, b"<html>blocked by policy</html>"), False),
-        (Answer(502), False),
-    ],
-)
-def test_a_registry_is_told_from_a_proxys_own_page(answer: Answer, speaks: bool) -> None:
-    with serve(answer) as server:
-        assert registry_answers(f"127.0.0.1:{server.port}") is speaks
-    assert "/v2/" in server.paths
-
-
-def test_a_login_page_that_one_is_sent_to_is_no_registry() -> None:
-    with serve(Answer(200, b"<html>log in</html>")) as portal:
-        with serve(Answer(302, headers={"Location": f"{portal.url}/login"})) as server:
-            assert registry_answers(f"127.0.0.1:{server.port}") is False
-        assert portal.paths == []
-
-
-def test_nobody_at_the_address_is_no_registry() -> None:
-    with serve(Answer(200)) as server:
-        port = server.port
-    assert registry_answers(f"127.0.0.1:{port}") is False
 
 
 def test_compose_files_and_dockerfiles_name_no_image_themselves() -> None:

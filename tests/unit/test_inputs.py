@@ -97,24 +97,16 @@ def test_a_gpu_that_is_gone_is_an_error_that_says_how_to_go_on(
         gathered(device="cuda")
 
 
-def test_auto_asks_the_registry_once_and_remembers_the_answer(
-    gathered: Gather, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-
+def test_auto_in_a_file_of_ones_own_is_the_registry(gathered: Gather, monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody(host: str) -> bool:
-        asked.append(host)
-        return False
+        raise AssertionError(host)
 
-    monkeypatch.setattr("stack.images.registry_answers", nobody)
-    first = gathered(source="auto")
-    assert (first.source, len(asked)) == ("build", 1)
-    assert first.plans()[0].nginx_loads_modules is False
-    remember(first, first.plans()[0])
-    assert gathered(source="auto").source == "build"
-    assert len(asked) == 1
-    # said in the file, it is what the file says
-    assert gathered(source="registry").source == "registry"
+    monkeypatch.setenv("STACK_BY_DEFAULT", "yes")
+    monkeypatch.setattr("stack.images.source.registry_answers", nobody)
+    inputs = gathered(source="auto")
+    assert inputs.source == "registry"
+    assert inputs.plans()[0].nginx_loads_modules is True
+    assert gathered(source="build").plans()[0].nginx_loads_modules is False
 
 
 def test_a_hosts_file_is_planned_for_each_of_its_hosts_or_one(gathered: Gather, tmp_path: Path) -> None:

@@ -14,12 +14,15 @@ import pytest
 
 from stack.adjust import applied_plan
 from stack.api_keys import ensure_keys, key_file
+from stack.apply import look, mark_proven
 from stack.certificates import client_trust_file
 from stack.errors import InputError, StackError
 from stack.lifecycle import gateway_address, gateway_url
 from stack.locks import only_one, taking_turns
+from stack.render import manifest
 from stack.summary import how_to_use, plan_table
-from unit import given
+from stack.tree import write_tree
+from unit import fake_docker, given
 
 
 def planned(tmp_path: Path, device: str = "cpu", **gateway: Any) -> dict[str, Any]:
@@ -100,6 +103,14 @@ def test_the_line_to_paste_names_the_key_by_its_file_and_never_shows_it(tmp_path
     assert "--resolve" not in words
 
 
+def test_the_line_to_paste_asks_an_embedding_model_for_an_embedding(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    plan["pools"][0]["task"] = "embed"
+    words = shlex.split(next(line for line in how_to_use(plan).splitlines() if line.startswith("curl ")))
+    assert "https://localhost:8443/v1/embeddings" in words
+    assert json.loads(words[words.index("-d") + 1]) == {"model": "toy", "input": "Hello"}
+
+
 def test_the_line_to_paste_finds_a_gateway_that_dns_does_not_know(tmp_path: Path) -> None:
     text = how_to_use(planned(tmp_path, server_name="llm.example.org", listen="10.0.0.5"))
     words = shlex.split(next(line for line in text.splitlines() if line.startswith("curl ")))
@@ -117,3 +128,14 @@ def test_a_plan_shows_every_replica_gpu_flag_port_and_image(tmp_path: Path) -> N
         assert f"{port['address']}:{port['port']}" in text
     assert all(image in text for image in plan["images"].values())
     assert all(uuid in text for uuid in plan["gpus_unused"])
+
+
+def test_a_tree_that_was_half_written_when_a_run_was_killed_is_not_proven(tmp_path: Path) -> None:
+    live, client = tmp_path / "live", fake_docker.engine()
+    files = {"nginx/nginx.conf": b"old", "plan.json": b"{}"}
+    files["manifest.json"] = manifest(files)
+    write_tree(live, files)
+    mark_proven(live, files)
+    assert look("stack", live, client).proven
+    (live / "nginx/nginx.conf").write_bytes(b"new")  # killed before the manifest was written
+    assert not look("stack", live, client).proven

@@ -19,20 +19,22 @@ def listed() -> dict[str, str]:
     return {match[1]: match[2] for match in matches if match}
 
 
+def database() -> str:
+    """The Makefile as make itself reads it."""
+    command = ["make", "--print-data-base", "--question", "help"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+
+
 def targets() -> set[str]:
-    """Every target, as make itself reads the file."""
-    done = subprocess.run(
-        ["make", "--print-data-base", "--question", "help"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    files = done.stdout.partition("# Files\n")[2].partition("# files hash-table stats")[0]
+    """Every target."""
+    files = database().partition("# Files\n")[2].partition("# files hash-table stats")[0]
     blocks = [block for block in files.split("\n\n") if not block.startswith("# Not a target")]
     names = [re.match(r"(?:#.*\n)*([\w-]+):", block) for block in blocks]
     return {name[1] for name in names if name}
 
 
 def phony() -> set[str]:
-    lines = (ROOT / "Makefile").read_text().splitlines()
-    return {name for line in lines if line.startswith(".PHONY:") for name in line.split()[1:]}
+    return {name for line in database().splitlines() if line.startswith(".PHONY:") for name in line.split()[1:]}
 
 
 def test_help_lists_every_target(listed: dict[str, str]) -> None:

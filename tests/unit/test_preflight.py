@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import json
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from docker.models.containers import Container
 
 from stack import preflight
 from stack.errors import InputError
+from stack.gpu import state
 from stack.hardware import Gpu
 from stack.inputs import Inputs, add_arguments, gather
 from unit import fake_docker, given
 from unit.conftest import WriteStack
 
 GPUS = given.gpus(2)
+DRIVER = "580.95.05"
+SPECIFICATION = {
+    "cdiVersion": "0.5.0",
+    "kind": "nvidia.com/gpu",
+    "devices": [
+        {"name": gpu.uuid, "containerEdits": {"deviceNodes": [{"path": f"/dev/nvidia{number}"}]}}
+        for number, gpu in enumerate(GPUS)
+    ],
+}
 Here = Callable[[tuple[Gpu, ...], tuple[Gpu, ...]], None]
 Problems = Callable[..., list[str]]
 
@@ -70,17 +84,28 @@ def inputs(write_stack: WriteStack, tmp_path: Path, free_ports: str) -> Callable
     return make
 
 
-def problems(found: Inputs, *running: Container, runtimes: tuple[str, ...] = ("runc", "nvidia")) -> list[str]:
+@pytest.fixture
+def docker_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What Docker says of itself on a host whose CDI specification (constructed) names both GPUs, in no odd mode."""
+    (tmp_path / "cdi").mkdir()
+    (tmp_path / "cdi/nvidia.json").write_text(json.dumps(SPECIFICATION))
+    states = {gpu.uuid: state.GpuState(gpu.uuid, "Disabled", "Default", DRIVER) for gpu in GPUS}
+    monkeypatch.setattr("stack.gpu.state.read_states", lambda: states)
+    monkeypatch.setattr("stack.gpu.state.PROC", tmp_path / "no-proc")
+    return {"ServerVersion": "28.5.1", "CDISpecDirs": [str(tmp_path / "cdi")]}
+
+
+def problems(found: Inputs, *running: Container, info: dict[str, Any] | None = None) -> list[str]:
     """Key paths of what is wrong; none when all is well."""
     try:
-        preflight.check(found, found.plans()[0], fake_docker.engine(*running, runtimes=runtimes))
+        preflight.check(found, found.plans()[0], fake_docker.engine(*running, info=info))
     except InputError as error:
         return given.wheres(error)
     return []
 
 
 def test_a_host_with_free_ports_and_disk_is_fine(inputs: Callable[..., Inputs]) -> None:
-    assert problems(inputs(), runtimes=("runc",)) == []
+    assert problems(inputs()) == []
 
 
 def test_a_port_that_somebody_else_has_is_named_by_its_key(inputs: Callable[..., Inputs], port: int) -> None:
@@ -115,30 +140,78 @@ def test_a_full_disk_is_told_before_it_breaks_something(
     assert problems(inputs()) == ["paths.state"]
 
 
-def test_idle_gpus_and_a_runtime_are_all_that_cuda_needs(inputs: Callable[..., Inputs], here: Here) -> None:
+def test_idle_gpus_and_cdi_are_all_that_cuda_needs(
+    inputs: Callable[..., Inputs], here: Here, docker_info: dict[str, Any]
+) -> None:
     here(GPUS, ())
-    assert problems(inputs("cuda")) == []
-    assert problems(inputs("cuda"), runtimes=("runc",)) == ["device"]
+    assert problems(inputs("cuda"), info=docker_info) == []
+    assert problems(inputs("cuda"), info={"ServerVersion": "20.10.24"}) == ["device"]
 
 
-def test_the_stacks_own_engine_may_keep_its_gpu_busy_and_nobody_else(inputs: Callable[..., Inputs], here: Here) -> None:
+def test_the_stacks_own_engine_may_keep_its_gpu_busy_and_nobody_else(
+    inputs: Callable[..., Inputs], here: Here, docker_info: dict[str, Any]
+) -> None:
     here(GPUS, ())
     found = inputs("cuda")
     here(GPUS[1:], GPUS[:1])
     own = fake_docker.container("engine-toy-0", folder=str(found.live), gpus=(GPUS[0].uuid,))
-    assert problems(found, own) == []
-    assert problems(found) == ["models"]
+    assert problems(found, own, info=docker_info) == []
+    assert problems(found, info=docker_info) == ["models"]
 
 
-def test_a_gpu_that_is_gone_is_named(inputs: Callable[..., Inputs], here: Here) -> None:
+def test_a_gpu_that_is_gone_is_named_once(
+    inputs: Callable[..., Inputs], here: Here, docker_info: dict[str, Any]
+) -> None:
     here(GPUS, ())
     found = inputs("cuda")
     here(GPUS[1:], ())
-    assert problems(found) == ["models"]
+    assert problems(found, info=docker_info) == ["models"]
 
 
-def test_everything_is_told_at_once(inputs: Callable[..., Inputs], here: Here, port: int) -> None:
+@pytest.mark.parametrize(
+    ("odd", "wheres"),
+    [
+        ({"mig": "Enabled"}, ["models"]),
+        ({"compute_mode": "Exclusive_Process"}, ["models"]),
+        ({"driver": "570.124.06"}, ["device"]),
+        ({"mig": "Enabled", "driver": "470.82.01"}, ["models", "device"]),
+    ],
+)
+def test_a_gpu_in_an_odd_mode_or_with_an_old_driver_is_refused_before_anything_is_changed(
+    inputs: Callable[..., Inputs], here: Here, docker_info: dict[str, Any], odd: dict[str, str], wheres: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    here(GPUS, ())
+    usual = state.GpuState(GPUS[0].uuid, "Disabled", "Default", DRIVER)
+    # the second GPU, which this stack does not take, is nobody's problem
+    unused = state.GpuState(GPUS[1].uuid, "Enabled", "Prohibited", DRIVER)
+    states = {GPUS[0].uuid: replace(usual, **odd), GPUS[1].uuid: unused}
+    monkeypatch.setattr("stack.gpu.state.read_states", lambda: states)
+    assert problems(inputs("cuda"), info=docker_info) == wheres
+
+
+@pytest.mark.parametrize(
+    ("environment", "refused"),
+    [(("CUDA_VERSION=13.0.2", "PATH=/usr/bin"), True), (("CUDA_VERSION=12.9.1",), False), (("PATH=/usr/bin",), False)],
+)
+def test_an_image_that_says_another_cuda_than_the_driver_runs_is_refused_before_the_start(
+    inputs: Callable[..., Inputs], here: Here, docker_info: dict[str, Any], environment: tuple[str, ...], refused: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    here(GPUS, ())
+    found = inputs("cuda")
+    old = state.GpuState(GPUS[0].uuid, "Disabled", "Default", "570.124.06")
+    monkeypatch.setattr("stack.gpu.state.read_states", lambda: {old.uuid: old})
+    engine = fake_docker.engine(info=docker_info, image_env=environment)
+    with pytest.raises(InputError, match=r"570\.124\.06") if refused else nullcontext():
+        preflight.check_image(found, found.plans()[0], engine)
+
+
+def test_everything_is_told_at_once(
+    inputs: Callable[..., Inputs], here: Here, docker_info: dict[str, Any], port: int
+) -> None:
+    assert docker_info
     here(GPUS, ())
     found = inputs("cuda", ports=f"gateway: {{listen: 127.0.0.1, https_port: {port}}}\n")
-    told = problems(found, fake_docker.container(folder="/srv/other"), runtimes=())
+    told = problems(found, fake_docker.container(folder="/srv/other"), info={})
     assert {"name", "gateway.https_port", "device"} <= set(told)

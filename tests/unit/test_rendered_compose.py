@@ -73,6 +73,8 @@ def test_every_service_is_hardened_restarts_and_rotates_its_log(name: str) -> No
     assert "no-new-privileges:true" in service["security_opt"]
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"])
     assert service["pids_limit"] > 0
+    assert service["cpu_shares"] not in (0, 1024), "said, and not Docker's default"
+    assert "mem_limit" in service or name in ENGINES, "an engine's is planned"
     assert service["logging"]["driver"] == "json-file"
     assert {"max-size", "max-file"} <= service["logging"]["options"].keys()
 
@@ -166,17 +168,30 @@ def test_a_flag_reaches_vllm_word_for_word(word: str) -> None:
         assert tuple(argument.replace("$$", "$") for argument in command) == engine.argv
 
 
+def test_an_engine_has_the_planned_limit_and_asks_no_public_name_server() -> None:
+    made = given.plan(given.config(given.toy(replicas=2)))
+    for engine in made.engines:
+        service = services(made)[engine.name]
+        assert service["mem_limit"] == f"{engine.memory_mib}m"
+        assert service["dns"] == ["127.0.0.1"]
+        assert service["oom_score_adj"] > 0
+
+
+def test_a_limit_that_is_not_known_is_none() -> None:
+    assert all("mem_limit" not in SERVICES[name] for name in ENGINES)
+
+
 def test_an_engine_gets_its_gpus_by_uuid() -> None:
     made = plan(tensor_parallel_size=2)
     for engine in made.engines:
-        (device,) = services(made)[engine.name]["deploy"]["resources"]["reservations"]["devices"]
-        assert device["device_ids"] == list(engine.gpus)
-        assert len(device["device_ids"]) == 2
-        assert device["capabilities"] == ["gpu"]
+        assert services(made)[engine.name]["devices"] == [f"nvidia.com/gpu={uuid}" for uuid in engine.gpus]
+        assert len(engine.gpus) == 2
+        # an image's own NVIDIA_VISIBLE_DEVICES=all would give every GPU where NVIDIA's runtime is Docker's default
+        assert engine.environment["NVIDIA_VISIBLE_DEVICES"] == "void"
 
 
 def test_a_cpu_engine_asks_for_no_device() -> None:
-    assert "deploy" not in services(given.plan(given.config()))["engine-toy-0"]
+    assert "devices" not in services(given.plan(given.config()))["engine-toy-0"]
 
 
 def test_an_engine_has_the_planned_times_and_mounts() -> None:

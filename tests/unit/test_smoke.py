@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import docker
 import pytest
 import requests
 
+from stack.checks import Check, Result, SkippedError, run_checks
 from stack.gateway_client import GatewayClient, Refused
-from stack.smoke import Check, Result, SkippedError, gateway_checks, run_checks, services
+from stack.smoke import gateway_checks, services
 from unit import given
 from unit.loopback import Answer, serve
 
@@ -83,11 +84,12 @@ def test_every_check_runs_once_in_order_and_is_told_as_it_ends() -> None:
     assert ran == told == [result.name for result in results] == names
 
 
-def smoke(answer: Answer) -> dict[str, str]:
-    """Check -> status, of a gateway that gives this answer to everything."""
+def smoke(answer: Answer, **pool: Any) -> dict[str, str]:
+    """Check -> status, of a gateway that gives this answer to everything. pool: what its one pool is."""
     with serve(answer) as server:
         client = GatewayClient(server.url, "sk-test")
-        return {result.name: result.status for result in run_checks(gateway_checks(client, ["toy"]), lambda _: None)}
+        checks = gateway_checks(client, [{"served_model_name": "toy", **pool}])
+        return {result.name: result.status for result in run_checks(checks, lambda _: None)}
 
 
 def test_a_gateway_that_lets_everybody_in_fails_though_it_answers() -> None:
@@ -115,6 +117,22 @@ def test_a_model_without_a_chat_template_is_not_blamed_for_it() -> None:
     said = "As of transformers v4.44, default chat template is no longer allowed, so you must provide a Chat Template"
     assert smoke(Answer.of({"error": {"message": said}}, 400))["chat toy"] == "skipped"
     assert smoke(Answer.of({"error": {"message": "too long"}}, 400))["chat toy"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("vector", "status"),
+    [([0.5, -0.5], "passed"), ([], "failed"), ([0.0, 0.0], "failed"), ([0.5, float("nan")], "failed")],
+)
+def test_an_embedding_model_is_asked_for_an_embedding_and_for_nothing_else(vector: list[float], status: str) -> None:
+    checks = smoke(Answer.of({"data": [{"embedding": vector}]}), task="embed")
+    assert list(checks) == ["embedding toy", "bad key refused", "no key refused"]
+    assert checks["embedding toy"] == status
+
+
+def test_each_adapter_is_asked_by_its_own_name() -> None:
+    body = {"choices": [{"text": "a", "message": {"content": "a"}}], "usage": {"completion_tokens": 1}}
+    checks = smoke(Answer.of(body), adapters=["toy-sql", "toy-mail"])
+    assert [checks[f"completion {name}"] for name in ("toy", "toy-sql", "toy-mail")] == ["passed"] * 3
 
 
 def test_every_service_of_a_plan_is_among_the_parts() -> None:

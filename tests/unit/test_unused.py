@@ -13,9 +13,11 @@ from typing import Any, cast
 import docker
 import pytest
 
-from stack import image_record, images, models_lock
+from stack import image_record, models_lock
 from stack.day2.unused import DAY, Ages, measure, unused
 from stack.errors import StackError
+from stack.images.choice import base_reference, built_reference
+from stack.images.pins import load_pins
 from stack.inputs import ROOT, Inputs, add_arguments, gather
 from unit.conftest import WriteStack
 
@@ -78,10 +80,10 @@ def test_nothing_is_unused_on_a_box_that_has_nothing(found: Inputs) -> None:
 
 
 def test_only_old_images_that_this_project_brought_and_nothing_needs(found: Inputs) -> None:
-    pins = images.load_pins(ROOT)
+    pins = load_pins(ROOT)
     found.shared.mkdir(parents=True)
-    needed = images.built_reference(ROOT, pins, "nginx")
-    base = images.base_reference(ROOT, "trixie")
+    needed = built_reference(ROOT, pins, "nginx")
+    base = base_reference(ROOT, "trixie")
     applied(found, "a", images={"nginx": "registry.example.org/nginx:1.30.0"})
     applied(found, "b", tree="previous", images={"nginx": "registry.example.org/nginx:1.29.0"})
     image_record.add(found.shared, ["vllm/vllm-openai:v0.30.0", "registry.example.org/nginx:1.30.0",

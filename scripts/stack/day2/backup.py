@@ -15,11 +15,11 @@ from pathlib import Path
 
 import docker
 
-from stack import images
 from stack.console import say
 from stack.day2 import archive, volumes
 from stack.day2.archive import Manifest
 from stack.errors import InputError, StackError
+from stack.images.pins import load_pins
 from stack.inputs import ROOT, Place
 from stack.locks import only_one
 
@@ -57,7 +57,7 @@ def make(
                     say(f"{', '.join(rested)} rested for {time.monotonic() - began:.1f} s")
                 sources[f"volumes/{name}.tar"] = copy
             members = {name: archive.entry_of(path) for name, path in sorted(sources.items())}
-            version = images.load_pins(ROOT).vllm_version
+            version = load_pins(ROOT).vllm_version
             above = {folder for path in kept_files(place.state) for folder in path.parents}
             folders = {folder for folder in above if place.state in folder.parents}
             owners = {

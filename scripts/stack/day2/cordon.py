@@ -159,10 +159,11 @@ def _start(
     hidden = {**files, HAPROXY: before[HAPROXY]}
     write_tree(place.live, {**hidden, MANIFEST: manifest(hidden)})
     compose(place.live, "up", "--detach", "--no-deps", "--no-build", "--pull", "never", *names)
-    for engine in json.loads(files["plan.json"])["engines"]:
+    plan = json.loads(files["plan.json"])
+    for engine in plan["engines"]:
         if engine["name"] in names:
             wait_ready(place.project, startup_timeouts(files), client, only=engine["name"])
-            prove(place.project, engine, client)
+            prove(plan, engine, client)
     write_tree(place.live, files)
 
 

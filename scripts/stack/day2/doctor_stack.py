@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import requests
 from cryptography import x509
 
-from stack import certificates, hub_access, images, preflight
+from stack import certificates, hub_access, preflight
 from stack.day2.doctor import Box, Finding
 from stack.errors import InputError, StackError
-from stack.image_store import present
+from stack.images.carry import present
+from stack.images.source import HUB, registry_answers
 from stack.inputs import ROOT
 from stack.plan import absolute, model_dir
 
@@ -55,8 +56,8 @@ def image_source(box: Box) -> Iterator[Finding]:
         yield Finding("ok", "images", f"{told}; `make up` builds them")
         return
     mirror = box.config.images.mirror
-    host = mirror.split("/", 1)[0] if mirror else images.HUB
-    if images.registry_answers(host):
+    host = mirror.split("/", 1)[0] if mirror else HUB
+    if registry_answers(host):
         yield Finding("ok", "images", f"{told}; the registry {host} answers")
     else:
         todo = "images.mirror names another registry; DNS, proxy and firewall of the Docker daemon count, too"

@@ -10,7 +10,7 @@ from docker.errors import APIError
 
 from stack import image_record, models_lock
 from stack.day2.unused import Unused
-from stack.image_store import present
+from stack.images.carry import present
 
 
 def remove(one: Unused, shared: Path, image: str, client: docker.DockerClient) -> str | None:

@@ -16,8 +16,10 @@ from typing import Any, Literal
 
 import docker
 
-from stack import image_record, images, models_lock
+from stack import image_record, models_lock
 from stack.errors import StackError
+from stack.images.choice import BUILT, base_reference, built_reference
+from stack.images.pins import load_pins
 from stack.inputs import ROOT, Inputs
 from stack.plan import Plan, model_dir
 
@@ -76,19 +78,25 @@ def unused_images(
     found: Inputs, kept: Sequence[dict[str, Any]], ages: Ages, client: docker.DockerClient
 ) -> Iterator[Unused]:
     """Images that this project pulled or built, that no plan names, no container has, and nothing here builds."""
-    pins = images.load_pins(ROOT)
+    pins = load_pins(ROOT)
     needed = {ref for plan in kept for ref in plan["images"].values()} | {*found.images.values()}
     needed |= {engine["image"] for plan in kept for engine in (*plan["engines"], *plan.get("cordoned", ()))}
-    needed |= {images.built_reference(ROOT, pins, name) for name in pins.builds}
-    needed |= {images.base_reference(ROOT, build.suite) for build in pins.builds.values()}
-    record = image_record.read(found.shared)
+    needed |= {built_reference(ROOT, pins, name) for name in pins.builds}
+    needed |= {base_reference(ROOT, build.suite) for build in pins.builds.values()}
+    # tags: an engine names an image that it pulled by digest without it
+    needed = {_tag(reference) for reference in needed}
+    record = {_tag(reference): when for reference, when in image_record.read(found.shared).items()}
     in_use = {container.attrs["ImageID"] for container in client.containers.list(all=True, sparse=True)}
     for image in client.images.list():
         for tag in image.tags:
-            ours = tag in record or tag.startswith(f"{images.BUILT}/")
+            ours = tag in record or tag.startswith(f"{BUILT}/")
             since = _age(max(record.get(tag, 0.0), _unix(image.attrs.get("Created"))))
             if ours and tag not in needed and image.id not in in_use and since > ages.days:
                 yield Unused("image", tag, int(image.attrs["Size"]), since, "no stack names it")
+
+
+def _tag(reference: str) -> str:
+    return reference.partition("@")[0]
 
 
 def unused_models(found: Inputs, kept: Sequence[dict[str, Any]], ages: Ages, now: float) -> Iterator[Unused]:

@@ -9,19 +9,24 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import Distribution
 from pathlib import Path
 
 import docker
 
-from stack import image_record, images
+from stack import image_record
 from stack.config import StackConfig
 from stack.console import say, step
 from stack.day2.upgrade import Facts, facts_from
 from stack.disk_space import check_space
 from stack.engine_args import ENVIRONMENT, TIMEOUT_SECONDS, ask_image, result_of
 from stack.errors import InputError, StackError
-from stack.image_store import ensure, present
+from stack.images.carry import present
+from stack.images.choice import at
+from stack.images.pins import load_pins
+from stack.images.source import HUB, registry_answers
+from stack.images.store import ensure
 from stack.plan import absolute
 
 SCRIPT = Path(__file__).with_name("vllm_facts.py")
@@ -47,8 +52,8 @@ def facts_of_version(version: str, config: StackConfig, argvs: Argvs, root: Path
     """
     reference = reference_of(version, config, root)
     if not present(client, reference):
-        host = config.images.mirror.split("/", 1)[0] if config.images.mirror else images.HUB
-        if images.registry_answers(host):
+        host = config.images.mirror.split("/", 1)[0] if config.images.mirror else HUB
+        if registry_answers(host):
             say(f"pulling {reference}; a later `make gc` removes it when the upgrade is not made")
             made = ensure({"vllm": reference}, "registry", root, say, client)
             image_record.add(absolute(root, config.paths.state), made)
@@ -64,11 +69,10 @@ def reference_of(version: str, config: StackConfig, root: Path) -> str:
     """The image of a version: the pinned one's reference with the other number, and no digest."""
     if not re.fullmatch(r"\d+\.\d+\.\d+(\.?(post|rc)\d+)?", version):
         raise InputError("VLLM", f"{version!r} is not a version such as 0.33.0")
-    pins = images.load_pins(root)
+    pins = load_pins(root)
     pin = pins.vllm[config.device]
-    tag = pin.tag.replace(pins.vllm_version, version)
-    prefix = f"{config.images.mirror.rstrip('/')}/" if config.images.mirror else ""
-    return f"{prefix}{pin.repository}:{tag}"
+    wanted = replace(pin, tag=pin.tag.replace(pins.vllm_version, version), digest=None)
+    return at(wanted, config.images.mirror)
 
 
 def facts_of_wheel(version: str, argvs: Argvs) -> Facts:

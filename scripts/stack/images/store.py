@@ -1,4 +1,4 @@
-"""Makes every image a stack needs present on this machine: pulled, or built where no registry answers."""
+"""Makes every image a stack needs present on this machine: pulled, loaded from an archive, or built."""
 
 from __future__ import annotations
 
@@ -11,28 +11,40 @@ from typing import Any
 
 import docker
 import docker.errors
-import requests
 
+from stack.config import Images
 from stack.errors import StackError
-from stack.image_build import Builder, need_debootstrap
-from stack.images import Source, base_reference, built_name, built_reference, load_pins
+from stack.images import carry, registry
+from stack.images.build import Builder, need_debootstrap
+from stack.images.carry import present
+from stack.images.choice import archive_path, base_reference, built_name, built_reference, choose
+from stack.images.lock import LOCK
+from stack.images.pins import Device, Source, load_pins
 from stack.progress import CancelledError, Progress
 
 PULLS_AT_ONCE = 3
+Say = Callable[[str], None]
 
 
-def ensure(
-    refs: dict[str, str],
-    source: Source,
-    root: Path,
-    say: Callable[[str], None],
-    client: docker.DockerClient,
+def provide(
+    root: Path, settings: Images, source: Source, device: Device, say: Say, client: docker.DockerClient
 ) -> list[str]:
-    """Pull or build what is missing of role -> reference; returns the references made, sorted.
+    """Make a stack's images present; what was missing, sorted. The running stack does not notice.
 
-    say: takes progress lines (at least one every 5 s while something is slow). Raises StackError when an image
-    cannot be had: the message names it and what to do. Nothing half-made keeps a tag.
+    Images of a registry that have no digest yet get one first, recorded in images.lock. say: takes progress lines
+    (at least one every 5 s while something is slow). Raises StackError when an image cannot be had: the message names
+    it and what to do. Nothing half-made keeps a tag.
     """
+    if source == "registry":
+        _resolve(root, settings, device, say, client)
+    references = choose(root, settings, source, device).references
+    if source == "archive":
+        return carry.load(archive_path(root, settings), set(references.values()), say, client)
+    return ensure(references, source, root, say, client)
+
+
+def ensure(refs: dict[str, str], source: Source, root: Path, say: Say, client: docker.DockerClient) -> list[str]:
+    """Pull or build what is missing of role -> reference; see provide()."""
     missing = sorted({ref for ref in refs.values() if not present(client, ref)})
     if not missing:
         return []
@@ -44,45 +56,21 @@ def ensure(
     return missing
 
 
-def present(client: docker.DockerClient, reference: str) -> bool:
-    """True when the engine holds this image."""
-    try:
-        client.images.get(reference)
-    except docker.errors.ImageNotFound:
-        return False
-    return True
+def _resolve(root: Path, settings: Images, device: Device, say: Say, client: docker.DockerClient) -> None:
+    unresolved = [pin for pin in load_pins(root).of(device).values() if pin.digest is None]
+    if not unresolved:
+        return
+    found, failed = registry.ask_digests(client, unresolved, settings.mirror)
+    if failed:
+        raise StackError("\n".join([*failed.values(), "Nothing was pulled; the same command run again goes on."]))
+    lock = registry.record(root, found)
+    for reference in found:
+        say(f"{LOCK}: {reference} is {lock[reference]}, recorded at its first use; commit it")
 
 
 def _pull_all(missing: Iterable[str], client: docker.DockerClient, progress: Progress) -> None:
     with ThreadPoolExecutor(PULLS_AT_ONCE) as pool:
-        _finish([pool.submit(_pull, reference, client, progress) for reference in missing], progress)
-
-
-def _pull(reference: str, client: docker.DockerClient, progress: Progress) -> None:
-    name, _, digest = reference.partition("@")
-    repository, _, tag = name.rpartition(":")
-    layers: dict[str, bool] = {}
-    error = ""
-    with progress.step(reference, "pull"):
-        try:
-            for event in client.api.pull(repository, tag=digest or tag, stream=True, decode=True):
-                if progress.cancelled.is_set():
-                    raise CancelledError(f"{reference}: stopped, as something else failed")
-                error = error or str(event.get("error", ""))
-                status = str(event.get("status", ""))
-                if event.get("id") and "Pulling from" not in status:
-                    layers[event["id"]] = status in ("Pull complete", "Already exists")
-                    progress.detail(reference, f"pull, {sum(layers.values())} of {len(layers)} layers")
-        except (docker.errors.DockerException, requests.RequestException) as failure:
-            error = str(failure)
-        if error:
-            raise StackError(
-                f"image {reference} could not be pulled: {error}\n  See that this host reaches the registry "
-                "(images.mirror names another one) and that it holds this tag; a machine without a GPU can build a "
-                "stand-in: --source build"
-            )
-        if digest:  # the engine keeps no tag for a pull by digest; `docker images` should show which it is
-            client.api.tag(f"{repository}@{digest}", repository, tag)
+        _finish([pool.submit(registry.pull, reference, client, progress) for reference in missing], progress)
 
 
 def _build_all(missing: list[str], root: Path, client: docker.DockerClient, progress: Progress) -> None:

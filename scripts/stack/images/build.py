@@ -16,7 +16,9 @@ import requests
 
 from stack.apt_sources import debian_mirror, read_sources
 from stack.errors import StackError
-from stack.images import FOLDER, Pins, base_reference, built_reference
+from stack.images.choice import FOLDER, base_reference, built_reference
+from stack.images.pins import Pins
+from stack.images.space import docker_folder, need_space
 from stack.progress import TAIL_LINES, CancelledError, Progress
 
 # What a build writes at its peak, in bytes, measured: image layers and, in the work folder, contexts and tars.
@@ -38,20 +40,14 @@ class Builder:
 
     def check_space(self, names: Iterable[str]) -> None:
         """Raise StackError unless the disks hold what the named builds write."""
-        needs: dict[int, tuple[Path, int]] = {}
-        docker_root = Path(self.client.info().get("DockerRootDir", "/var/lib/docker"))
-        for path, sizes in ((docker_root, _IMAGE_BYTES), (self.work, _WORK_BYTES)):
-            if path.exists():  # a remote engine's folder does not
-                need = sum(sizes.get(name, _OTHER_BYTES) for name in names)
-                device = path.stat().st_dev
-                needs[device] = (path, need + needs.get(device, (path, 0))[1])
-        for path, need in needs.values():
-            free = shutil.disk_usage(path).free
-            if free < need:
-                raise StackError(
-                    f"building images needs {need / 1e9:.1f} GB free at {path}, and {free / 1e9:.1f} GB are: "
-                    "make room (`docker system df` shows what Docker holds)"
-                )
+        names = list(names)
+        need_space(
+            "building images",
+            [
+                (docker_folder(self.client), sum(_IMAGE_BYTES.get(name, _OTHER_BYTES) for name in names)),
+                (self.work, sum(_WORK_BYTES.get(name, _OTHER_BYTES) for name in names)),
+            ],
+        )
 
     def base(self, suite: str) -> None:
         """Make the base image of a Debian suite from the packages that this machine's apt knows."""
@@ -94,7 +90,7 @@ class Builder:
                     raise StackError(
                         f"{error}\n  The versions come from {FOLDER / name}/requirements.lock, by way of "
                         f"`{env['PIP']}` and its configuration (`pip config list`): see that its index answers and "
-                        "holds them, or use images from a registry: --source registry"
+                        "holds them, or use images from a registry (images.source: registry)"
                     ) from None
         return target
 
@@ -174,7 +170,7 @@ def need_debootstrap(progress: Progress, log: Path) -> None:
             "images from a registry: --source registry"
         )
     if os.uname().machine != "x86_64":
-        raise StackError(f"images are built on x86_64 only, and this is {os.uname().machine}: --source registry")
+        raise StackError(f"images are built on x86_64 only, and this is {os.uname().machine}: images.source: registry")
     if shutil.which("debootstrap"):
         return
     debian_mirror(read_sources())
