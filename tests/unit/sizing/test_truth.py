@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from stack.sizing.candidates import candidates
 from stack.sizing.catalogue import sources
 from stack.sizing.roofline import decode
 from stacks import ROOT
-from unit.sizing.fixtures import GIB, NAMES, card, known, shape
+from unit.sizing.fixtures import GIB, NAMES, card, known, shape, wish
 from unit.sizing.truth import ROWS, outcome, profile, truth_table
 
 GIVEN, END_TO_END = 0.03, 0.10
@@ -118,3 +119,14 @@ def test_more_gpus_for_one_engine_gain_less_than_they_cost() -> None:
     model, kind = known("llama-3-8b"), card("a100-40-sxm")
     one, eight = (decode(model.shape, model.weights, kind, size, 64, 1024).total for size in (1, 8))
     assert 1.5 < eight / one < 3.5
+
+
+def test_the_articles_figures_in_the_docs_are_the_plans() -> None:
+    model, flags = known("llama-3-8b-awq"), wish(max_model_len=8192, gpu_memory_utilization=0.9)
+    by_size = {
+        way.size: way for way in candidates(model.shape, model.weights, card("a100-80-sxm"), 8, flags)
+    }  # fmt: skip
+    page = (ROOT / "docs/plan.md").read_text()
+    one, eight = by_size[8], by_size[1]
+    assert f"{one.busy:,.0f} tokens/s at 64" in page
+    assert f"8 x {eight.speeds[-1].total:,.0f} = {eight.busy:,.0f}" in page
