@@ -90,7 +90,7 @@ test-gpu: ## what needs an NVIDIA GPU: start, smoke, plan against log; skipped, 
 provision: ## bare servers become proven GPU hosts, docs/provisioning.md [INVENTORY= ARGS=--check]
 	@scripts/setup.sh venv && ANSIBLE_CONFIG=ansible/ansible.cfg LC_ALL=C.UTF-8 .venv/bin/ansible-playbook -i "$(INVENTORY)" ansible/playbooks/provision.yml $(ARGS)
 test-hosts: ## prove your own GPU hosts, reading only [INVENTORY= PROVISION_LOCK=]
-	@scripts/setup.sh dev && ANSIBLE_CONFIG=ansible/ansible.cfg $(PYTHON) -m pytest --verbose tests/hosts --hosts=ansible://gpu_nodes --ansible-inventory="$(INVENTORY)"
+	@scripts/setup.sh dev && ANSIBLE_CONFIG=ansible/ansible.cfg PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON) -m pytest --verbose tests/hosts --hosts=ansible://gpu_nodes --ansible-inventory="$(INVENTORY)"
 test-hosts-matrix: ## the long matrix of the host roles, on test hosts in containers
 	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s tests/provision
 bench-plan: ## time and memory of plan and render, for 1 and for 200 hosts

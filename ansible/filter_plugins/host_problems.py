@@ -57,14 +57,13 @@ def host_problems(survey: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[
     """{problems, warnings}: problems are reasons to change nothing.
 
     wanted: system, systems (supported), gpus, gpu_ids, nvswitches, boot_free_mib, var_free_mib, driver_version,
-    headers_offered (could the running kernel's headers be installed), mig (MIG modes by GPU), gpu_source (host of
-    NVIDIA's packages), gpu_processes_allowed.
+    headers_offered (could the running kernel's headers be installed), mig (MIG modes by GPU), gpu_processes_allowed.
     """
     problems = [
         *_system(survey, wanted),
         *_space(survey, wanted),
         *_hardware(survey, wanted),
-        *_packages(survey, wanted),
+        *_packages(survey),
     ]
     if survey["reboot_pending"]:
         problems.append("a reboot is pending (/run/reboot-required): reboot first, or the next one brings two changes")
@@ -131,7 +130,7 @@ def _hardware(survey: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]
     return found
 
 
-def _packages(survey: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def _packages(survey: Mapping[str, Any]) -> list[str]:
     found = []
     ubuntus = sorted(name for name in survey["packages"] if re.fullmatch(r"(lib)?nvidia-.*-server(-open)?", name))
     if ubuntus:
@@ -139,7 +138,7 @@ def _packages(survey: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]
             f"driver packages of the distribution are installed ({', '.join(ubuntus)}); with NVIDIA's repository "
             "beside them versions mix: remove them first (apt-get purge)"
         )
-    others = sorted({source["file"] for source in survey["apt_sources"] if _is_driver_source(source, wanted)})
+    others = sorted({source["file"] for source in survey["apt_sources"] if _is_driver_source(source)})
     if others:
         found.append(
             f"other sources of the driver: {', '.join(others)}; two with different keys make apt refuse both, and a "
@@ -148,10 +147,10 @@ def _packages(survey: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]
     return found
 
 
-def _is_driver_source(source: Mapping[str, str], wanted: Mapping[str, Any]) -> bool:
+def _is_driver_source(source: Mapping[str, str]) -> bool:
     own = source["file"].startswith("/etc/apt/sources.list.d/vllm-onprem-")
     foreign = re.search(r"/compute/cuda/repos/|libnvidia-container|graphics-drivers", source["uri"]) is not None
-    return not own and (foreign or source["uri"] in wanted["gpu_sources"])
+    return foreign and not own
 
 
 def _warnings(survey: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -89,7 +89,12 @@ def test_the_hosts_own_checks_pass(host: Host, bed: Bed, tmp_path_factory: pytes
             f"--ansible-inventory={inventory}",
         ],
         cwd=ROOT,
-        env={**os.environ, "PROVISION_LOCK": str(folder / "lock.yml"), "ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg")},
+        env={
+            **os.environ,
+            "PROVISION_LOCK": str(folder / "lock.yml"),
+            "ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg"),
+            "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}",
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -73,7 +73,6 @@ def wanted(**changes: Any) -> dict[str, Any]:
         "driver_version": "580.178.04",
         "headers_offered": True,
         "mig": {},
-        "gpu_sources": [],
         "gpu_processes_allowed": False,
         **changes,
     }

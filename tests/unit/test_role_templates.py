@@ -53,7 +53,7 @@ def scope(system: str, *roles: str, **variables: Any) -> Templar:
     for role in roles:
         found |= loaded(ANSIBLE / f"roles/{role}/defaults/main.yml") | loaded(ANSIBLE / f"roles/{role}/vars/main.yml")
     wanted = locked_packages(found["provision_lock"], system)
-    found["provision_packages"] = {name: f"{version}-1" for name, version in wanted.items()}
+    found["package_sources_versions"] = {name: f"{version}-1" for name, version in wanted.items()}
     found |= {"ansible_facts": SYSTEMS[system], "inventory_hostname": "gpu1"} | variables
     return Templar(loader=LOADER, variables=found)
 

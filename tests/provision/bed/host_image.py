@@ -28,7 +28,7 @@ systemctl mask systemd-udevd.service getty.target 2>/dev/null
 echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/bed
 mkdir -p /etc/systemd/system/chrony.service.d /var/lib/bed /boot
 install -m 644 /opt/bed/chrony-without-clock.conf /etc/systemd/system/chrony.service.d/
-rm -f /var/cache/apt/archives/*.deb /etc/machine-id
+rm -rf /var/cache/apt/archives/*.deb /etc/machine-id /var/lib/apt/lists/*
 : >/etc/machine-id
 """
 
