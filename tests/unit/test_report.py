@@ -154,7 +154,7 @@ def test_stacked_series_stand_on_each_other() -> None:
 def test_too_many_series_are_cut_to_the_highest_and_it_says_so() -> None:
     series = [Series(f"n{number}", {}, points(number, number)) for number in range(MOST_SERIES + 5)]
     text = page("t", SPAN, [Shown("s", [(CURVE, series)])], {})
-    assert "and 5 more, all of them lower" in text
+    assert "and 5 more, none of them higher" in text
     assert ">n12<" in text
     assert ">n4<" not in text
 

@@ -81,7 +81,7 @@ def _legend(panel: Panel, series: Sequence[Series]) -> str:
         return '<span class="key">Darker or brighter: more requests in that bucket.</span>'
     drawn = most_telling(panel, series)
     left_out = len(series) - len(drawn)
-    more = f"<p>and {left_out} more, all of them lower</p>" if left_out else ""
+    more = f"<p>and {left_out} more, none of them higher</p>" if left_out else ""
     if panel.kind == "state-timeline":
         keys = "".join(
             f'<span class="key"><span class="k {escape(colour)}"></span>{escape(text)}</span>'
