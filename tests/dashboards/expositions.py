@@ -1,4 +1,4 @@
-"""What the pinned programs expose, as recorded from a running stack (record.py) or constructed where none could run."""
+"""What the pinned programs expose, as recorded from a running stack or constructed where none could run."""
 
 from __future__ import annotations
 

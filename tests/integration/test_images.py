@@ -133,7 +133,7 @@ def registry(filled: Filled, tmp_path: Path) -> Iterator[Registry]:
 @pytest.fixture
 def project(tmp_path: Path, client: docker.DockerClient, registry: Registry) -> Iterator[Project]:
     folder = tmp_path / "project"
-    for name in ("scripts", "compose", "templates", "nginx", "prometheus"):
+    for name in ("scripts", "compose", "templates", "nginx"):
         shutil.copytree(ROOT / name, folder / name)
     (tmp_path / "docker").mkdir()
     made = Project(folder, client, {registry.host}, {"DOCKER_CONFIG": str(tmp_path / "docker")})

@@ -16,10 +16,20 @@ def alerts(plan: Mapping[str, Any]) -> Iterator[Alert]:
     """Of these pools and engines."""
     yield from _ENGINES
     for pool in plan["pools"]:
-        limit = pool["max_queue"]
+        limit, chosen = pool["max_queue"], f"{{proxy={quoted(pool['name'])}}}"
+        yield Alert(
+            "ModelWithoutReplicas",
+            f"max by (host, proxy) (haproxy_backend_active_servers{chosen}) == 0",
+            MINUTE,
+            "page",
+            "no replica of {{ $labels.proxy }} on {{ $labels.host }} gets requests ({{ $value }} are active)",
+            "Every request for it is answered 503. `make status`, `make smoke`.",
+            "none for 1 m: a lone replica that is restarted on the CPU is back within it; own choice",
+            labels={"pool": pool["name"]},
+        )
         yield Alert(
             "QueueGrowing",
-            f"sum by (host, proxy) (haproxy_backend_current_queue{{proxy={quoted(pool['name'])}}}) > {limit // 2}",
+            f"sum by (host, proxy) (haproxy_backend_current_queue{chosen}) > {limit // 2}",
             5 * MINUTE,
             "ticket",
             f"{{{{ $value }}}} requests wait for {{{{ $labels.proxy }}}} on {{{{ $labels.host }}}};"
@@ -27,6 +37,7 @@ def alerts(plan: Mapping[str, Any]) -> Iterator[Alert]:
             "Is a replica out of its pool, or is it load? `make status`; then more replicas, or lower limits for"
             " the client that sends them.",
             f"half of this pool's max_queue ({limit}) for 5 m: own choice; a full queue answers 429",
+            labels={"pool": pool["name"]},
         )
 
 
@@ -124,14 +135,5 @@ _ENGINES = (
         f"{WHERE} is drained for more than 4 hours (MAINT is {{{{ $value }}}})",
         "Forgotten? `make undrain REPLICA={{ $labels.server }}`.",
         "4 h: own choice; longer than a repair, shorter than a shift",
-    ),
-    Alert(
-        "ModelWithoutReplicas",
-        "max by (host, proxy) (haproxy_backend_active_servers) == 0",
-        MINUTE,
-        "page",
-        "no replica of {{ $labels.proxy }} on {{ $labels.host }} gets requests ({{ $value }} are active)",
-        "Every request for it is answered 503. `make status`, `make smoke`.",
-        "none for 1 m: a lone replica that is restarted on the CPU is back within it; own choice",
     ),
 )
