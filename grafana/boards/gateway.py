@@ -51,16 +51,18 @@ def _glance() -> list[AnyPanel]:
             "reqps", Query(f"sum ({rate(names.NGINX_REQUESTS, HOST)})", "requests"),
         ),
         number(
-            Words("Answered with 5xx", "Share of all answers. Which pool and replica: below."),
+            Words("Answered with 5xx", "Share of all answers. Which pool and replica: below.",
+                  "GatewayErrorBudgetBurn"),
             "percentunit", Query(errors(), "5xx"), levels=ERRORS, decimals=2,
         ),
         number(
             Words("Queued in HAProxy", "Requests that wait for a free slot of a replica. They are told 503 after"
-                  " queue_timeout, and 429 beyond max_queue."),
+                  " queue_timeout, and 429 beyond max_queue.", "QueueGrowing"),
             "short", Query(f"sum ({select('haproxy_backend_current_queue', POOL)})", "queued"), levels=Levels(1, 50),
         ),
         number(
-            Words("Replicas up", "Share of replicas that HAProxy sends requests to. Drained ones are not."),
+            Words("Replicas up", "Share of replicas that HAProxy sends requests to. Drained ones are not.",
+                  "ReplicaOutOfPool"),
             "percentunit",
             Query(f"avg ({select('haproxy_server_status', SERVER, _state('UP'))})", "up"),
             levels=Levels(1, 0.5, below=True),
@@ -96,7 +98,7 @@ def _nginx() -> list[AnyPanel]:
         ),
         graph(
             Words("Requests by client", "Who asks, by the name of the API key. One client above the others: its limit"
-                  " is too high, or it retries without a pause."),
+                  " is too high, or it retries without a pause.", "RateLimitExhausted"),
             "reqps", [Query(f"sum by ({names.CLIENT}) ({requests})", shown(names.CLIENT))], stacked=True,
         ),
         graph(
@@ -136,7 +138,7 @@ def _pools() -> list[AnyPanel]:
         ),
         graph(
             Words("Queue of each pool", "Requests that wait for a slot. Growing for minutes: every replica works on"
-                  " max_num_seqs; add replicas or lower the clients' limits."),
+                  " max_num_seqs; add replicas or lower the clients' limits.", "QueueGrowing"),
             "short", [Query(f"sum by (proxy) ({select('haproxy_backend_current_queue', POOL)})", "{{proxy}}")],
         ),
         graph(
@@ -172,7 +174,7 @@ def _replicas() -> list[AnyPanel]:
     return [
         states(
             Words("State of each replica", "As HAProxy and its standby see it. Down: its checks fail; look at its log"
-                  " (`make logs SERVICE=engine-...`). Drained for hours: was it forgotten?"),
+                  " (`make logs SERVICE=engine-...`). Drained for hours: was it forgotten?", "ReplicaOutOfPool"),
             [Query(number_of_state, "{{server}} at {{instance}}")], meaning, width=24,
         ),
         graph(

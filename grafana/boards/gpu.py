@@ -41,16 +41,17 @@ def _used() -> str:
 def _glance() -> list[AnyPanel]:
     return [
         number(
-            Words("GPUs", "GPUs that answer. Fewer than planned: one fell off the bus; `nvidia-smi -L` on each host."),
+            Words("GPUs", "GPUs that answer. Fewer than planned: one fell off the bus; `nvidia-smi -L` on each host.",
+                  "GpuMissing"),
             "short", Query(f"count ({select('DCGM_FI_DEV_GPU_TEMP', HOST)})", "GPUs"), decimals=0,
         ),
         number(
             Words("Xid errors", "Errors that the driver reported in the last 5 minutes; `dmesg | grep -i xid` has the"
-                  " number, NVIDIA's catalogue what it means."),
+                  " number, NVIDIA's catalogue what it means.", "GpuXid"),
             "short", Query(f"sum ({select('DCGM_EXP_XID_ERRORS_COUNT', HOST)})", "Xids"), levels=ANY, decimals=0,
         ),
         number(
-            Words("Hottest", "A100: 85 degrees at most in operation; at 89 it slows down."),
+            Words("Hottest", "A100: 85 degrees at most in operation; at 89 it slows down.", "GpuHot"),
             "celsius", Query(f"max ({select('DCGM_FI_DEV_GPU_TEMP', HOST)})", "hottest"), levels=HEAT,
         ),
         number(
@@ -59,13 +60,13 @@ def _glance() -> list[AnyPanel]:
         ),
         number(
             Words("Uncorrectable ECC errors", "Since the driver was loaded. Any: the host's GPU needs a reset, and"
-                  " watching."),
+                  " watching.", "GpuEccUncorrectable"),
             "short", Query(f"sum ({select('DCGM_FI_DEV_ECC_DBE_VOL_TOTAL', HOST)})", "errors"), levels=ANY,
             decimals=0,
         ),
         number(
             Words("Rows to remap", "GPUs that wait for a reset to remap a broken row, or could not: those go back to"
-                  " the vendor."),
+                  " the vendor.", "GpuRowRemapPending"),
             "short",
             Query(
                 f"sum ({select('DCGM_FI_DEV_ROW_REMAP_PENDING', HOST)})"
@@ -99,7 +100,7 @@ def _work() -> list[AnyPanel]:
         ),
         graph(
             Words("Throttled", "Share of time that clocks were held back, for heat or for power. For heat: its cooling,"
-                  " before it shows in the tokens."),
+                  " before it shows in the tokens.", "GpuThermalThrottle"),
             "percentunit", [
                 Query(f"{rate(f'DCGM_FI_DEV_{kind}_VIOLATION', HOST)} / 1e6", f"{GPU} {said}")
                 for kind, said in (("THERMAL", "heat"), ("POWER", "power"))
@@ -112,11 +113,11 @@ def _work() -> list[AnyPanel]:
 def _heat() -> list[AnyPanel]:
     return [
         graph(
-            Words("Temperature", "One GPU above its neighbours: its cooling. All of them: the room's."),
+            Words("Temperature", "One GPU above its neighbours: its cooling. All of them: the room's.", "GpuHot"),
             "celsius", [_each("DCGM_FI_DEV_GPU_TEMP")], levels=HEAT,
         ),
         graph(
-            Words("Memory temperature", "HBM throttles before the GPU's core does."),
+            Words("Memory temperature", "HBM throttles before the GPU's core does.", "GpuHot"),
             "celsius", [_each("DCGM_FI_DEV_MEMORY_TEMP")], levels=MEMORY_HEAT,
         ),
         graph(
@@ -129,7 +130,7 @@ def _heat() -> list[AnyPanel]:
         ),
         graph(
             Words("Why clocks are held back", "Samples of the last 5 minutes by reason. power_cap and gpu_idle are"
-                  " normal. hw_thermal, sw_thermal, hw_power_brake: cooling or power supply."),
+                  " normal. hw_thermal, sw_thermal, hw_power_brake: cooling or power supply.", "GpuThermalThrottle"),
             "short",
             [Query(f"sum by (host, gpu, clock_event) ({select('DCGM_EXP_CLOCK_EVENTS_COUNT', HOST)})",
                    GPU + " {{clock_event}}")],
@@ -142,13 +143,13 @@ def _errors() -> list[AnyPanel]:
     return [
         graph(
             Words("Xid errors by GPU", "Counted over 5 minutes. 79: off the bus, reboot. 48, 64, 95: reset the GPU."
-                  " 94: restart the engine. 13, 31, 43: the program's own."),
+                  " 94: restart the engine. 13, 31, 43: the program's own.", "GpuXid"),
             "short", [Query(f"sum by (host, gpu, xid) ({select('DCGM_EXP_XID_ERRORS_COUNT', HOST)})",
                             GPU + " Xid {{xid}}")],
         ),
         graph(
             Words("ECC errors", "Since the driver was loaded. Corrected ones are common; uncorrectable ones end"
-                  " processes."),
+                  " processes.", "GpuEccUncorrectable"),
             "short", [
                 Query(select("DCGM_FI_DEV_ECC_SBE_VOL_TOTAL", HOST), f"{GPU} corrected"),
                 Query(select("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", HOST), f"{GPU} uncorrectable"),
@@ -162,7 +163,8 @@ def _errors() -> list[AnyPanel]:
             ],
         ),
         graph(
-            Words("NVLink errors", "Any replay or recovery: reseat or replace. CRC errors count from 100 a second on."),
+            Words("NVLink errors", "Any replay or recovery: reseat or replace. CRC errors count from 100 a second on.",
+                  "GpuNvlinkErrors"),
             "ops", [
                 Query(f"sum by (host, gpu) ({rate(f'DCGM_FI_DEV_NVLINK_{kind}_ERROR_COUNT_TOTAL', HOST)})",
                       f"{GPU} {said}")

@@ -55,26 +55,27 @@ def _glance() -> list[AnyPanel]:
         ),
         number(
             Words("Memory available, least", "Share that programs can still have. Below a tenth the kernel begins to"
-                  " kill."),
+                  " kill.", "HostMemoryLow"),
             "percentunit", Query(f"min ({memory_free()})", "available"), levels=Levels(0.2, 0.1, below=True),
         ),
         number(
-            Words("Disk free, fullest", "The fullest file system of all hosts."),
+            Words("Disk free, fullest", "The fullest file system of all hosts.", "DiskFillingUp"),
             "percentunit", Query(f"min ({disk_free()})", "free"), levels=DISK,
         ),
         number(
-            Words("Killed for memory", "Processes that the kernel killed for want of memory, in the last hour."),
+            Words("Killed for memory", "Processes that the kernel killed for want of memory, in the last hour.",
+                  "OomKill"),
             "short", Query(f"sum (increase({select('node_vmstat_oom_kill', HOST)}[1h]))", "killed"),
             levels=Levels(1, 1), decimals=0,
         ),
         number(
             Words("Clock error, worst", "The kernel's own bound. Certificates, logs and the windows of alerts need"
-                  " clocks that agree."),
+                  " clocks that agree.", "ClockNotSynchronised"),
             "s", Query(f"max ({select('node_timex_maxerror_seconds', HOST)})", "at most"),
         ),
         number(
             Words("Engines killed as wedged", "In the last hour, by the engines' own health checks. Evidence is in"
-                  " evidence/<engine>/ of the stack's state folder."),
+                  " evidence/<engine>/ of the stack's state folder.", "EngineWedged"),
             "short", Query(f"sum (increase({select(names.WATCHDOG_KILLS, HOST)}[1h]))", "killed"),
             levels=Levels(1, 1), decimals=0,
         ),
@@ -107,7 +108,7 @@ def _load() -> list[AnyPanel]:
             maximum=1, levels=PRESSURE,
         ),
         graph(
-            Words("Memory available", "Share that programs can still have, page cache included."),
+            Words("Memory available", "Share that programs can still have, page cache included.", "HostMemoryLow"),
             "percentunit", [Query(memory_free(), "{{host}}")], maximum=1, levels=Levels(0.2, 0.1, below=True),
         ),
         graph(
@@ -130,12 +131,13 @@ def _load() -> list[AnyPanel]:
 def _disks() -> list[AnyPanel]:
     return [
         rows(
-            Words("File systems", "Share that is free. The model store, Docker's images and Prometheus grow."),
+            Words("File systems", "Share that is free. The model store, Docker's images and Prometheus grow.",
+                  "DiskFillingUp"),
             "percentunit", Query(disk_free(), ""), {"host": "Host", "mountpoint": "Mounted at", "device": "Device"},
             width=12,
         ),
         graph(
-            Words("Disk free", "Falling steadily: count the days that are left."),
+            Words("Disk free", "Falling steadily: count the days that are left.", "DiskFillingUp"),
             "percentunit", [Query(f"min by (host, device) ({disk_free()})", "{{host}} {{device}}")], width=12,
             maximum=1, levels=DISK,
         ),
@@ -154,7 +156,7 @@ def _disks() -> list[AnyPanel]:
             ],
         ),
         graph(
-            Words("Clock offset", "Seconds that the clock is off, either way, as the kernel thinks."),
+            Words("Clock offset", "Seconds that the clock is off, either way, as the kernel thinks.", "ClockSkewed"),
             "s", [Query(f"abs({select('node_timex_offset_seconds', HOST)})", "{{host}}")],
         ),
     ]  # fmt: skip

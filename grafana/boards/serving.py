@@ -79,15 +79,18 @@ def _glance() -> list[AnyPanel]:
             "short", Query(f"sum ({select('vllm:num_requests_running', ENGINE)})", "running"),
         ),
         number(
-            Words("Waiting", "Requests in the engines' own queues. More than a few for minutes: too few replicas."),
+            Words("Waiting", "Requests in the engines' own queues. More than a few for minutes: too few replicas.",
+                  "QueueGrowing"),
             "short", Query(f"sum ({select('vllm:num_requests_waiting', ENGINE)})", "waiting"), levels=Levels(1, 20),
         ),
         number(
-            Words("TTFT p99, worst model", "99 of 100 requests had their first token within this time."),
+            Words("TTFT p99, worst model", "99 of 100 requests had their first token within this time.",
+                  "TtftBudgetBurn"),
             "s", Query(f"max ({quantile(0.99, 'vllm:time_to_first_token_seconds', ENGINE, 'model')})", "p99"),
         ),
         number(
-            Words("KV cache, fullest replica", "Never a mean: one full replica preempts while the others idle."),
+            Words("KV cache, fullest replica", "Never a mean: one full replica preempts while the others idle.",
+                  "KvCacheSaturated"),
             "percentunit", Query(f"max ({select('vllm:kv_cache_usage_perc', ENGINE)})", "KV cache"), levels=KV_CACHE,
         ),
         number(
@@ -112,7 +115,7 @@ def _requests() -> list[AnyPanel]:
         ),
         graph(
             Words("Finish reasons", "length: cut at max_tokens. abort: the client left, or the engine stopped."
-                  " error: the engine's own fault. repetition: stopped as it repeated itself."),
+                  " error: the engine's own fault. repetition: stopped as it repeated itself.", "EngineErrors"),
             "reqps", [Query(f"sum by (finished_reason) ({finished})", "{{finished_reason}}")], stacked=True,
         ),
         graph(
@@ -190,7 +193,7 @@ def _caches() -> list[AnyPanel]:
     return [
         graph(
             Words("KV cache by replica", "Share of KV cache blocks in use. At 100 % requests are preempted: their"
-                  " work is thrown away and done again."),
+                  " work is thrown away and done again.", "KvCacheSaturated"),
             "percentunit", [Query(f"max by ({REPLICA}) ({select('vllm:kv_cache_usage_perc', ENGINE)})",
                                   REPLICA_NAME)], maximum=1, levels=KV_CACHE,
         ),
@@ -201,7 +204,7 @@ def _caches() -> list[AnyPanel]:
         ),
         graph(
             Words("Preemptions", "Requests a second that lost their place for want of KV cache. Any that last: lower"
-                  " max_num_seqs or max_model_len, or add replicas."),
+                  " max_num_seqs or max_model_len, or add replicas.", "EnginePreempts"),
             "ops", [Query(f"sum by ({REPLICA}) ({rate('vllm:num_preemptions_total', ENGINE)})",
                           REPLICA_NAME)],
         ),
@@ -216,13 +219,14 @@ def _engine() -> list[AnyPanel]:
                             REPLICA_NAME)],
         ),
         graph(
-            Words("Age", "Seconds since the engine's process started. A fall to zero is a restart."),
+            Words("Age", "Seconds since the engine's process started. A fall to zero is a restart.",
+                  "EngineRestartLoop"),
             "s", [Query(f"time() - max by ({REPLICA}) ({select('process_start_time_seconds', ENGINE)})",
                         REPLICA_NAME)],
         ),
         graph(
             Words("Steps", "Engine steps a second. Flat at zero while requests run: the engine is wedged, whatever its"
-                  " health page says."),
+                  " health page says.", "EngineWedged"),
             "ops", [Query(f"sum by ({REPLICA}) ({rate('vllm:iteration_tokens_total_count', ENGINE)})", REPLICA_NAME)],
         ),
     ]  # fmt: skip

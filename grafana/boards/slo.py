@@ -55,7 +55,7 @@ def _budget() -> list[AnyPanel]:
     return [
         number(
             Words("Availability budget left", "Of 30 days' budget of bad requests. Below zero the promise is broken: no"
-                  " releases but repairs. `make slo` shows the same."),
+                  " releases but repairs. `make slo` shows the same.", "GatewayErrorBudgetBurn"),
             "percentunit", Query(f"min ({_left('gateway')})", "left"), levels=BUDGET, width=6,
         ),
         *latency,
@@ -76,7 +76,7 @@ def _burn() -> list[AnyPanel]:
     return [
         graph(
             Words("Bad requests", "Share of requests that were bad, over several windows. Only the short ones high: it"
-                  " has just begun. Only the long ones: it is over, its budget is spent."),
+                  " has just begun. Only the long ones: it is over, its budget is spent.", "GatewayErrorBudgetBurn"),
             "percentunit", [Query(f"max ({_bad('gateway', window)})", window) for window in WINDOWS],
         ),
         *(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-import yaml
-
+from alert_cases import plan
+from stack.observe.files import rule_groups
+from stack.observe.rule import Recording
 from stacks import ROOT
 
 FOLDER = ROOT / "tests/expositions"
@@ -42,7 +43,6 @@ def known() -> dict[str, set[str]]:
 
 
 def recorded() -> set[str]:
-    """Names that the recording rules write."""
-    documents = [yaml.safe_load(path.read_text()) for path in (ROOT / "prometheus/rules").rglob("*.yaml")]
-    groups = [group for document in documents for group in document["groups"]]
-    return {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
+    """Names that the recording rules of a stack with objectives write."""
+    groups = [group for made in rule_groups(plan().as_dict()).values() for group in made]
+    return {rule.name for group in groups for rule in group.rules if isinstance(rule, Recording)}
