@@ -32,6 +32,7 @@ from stack.render import REVISION, nginx_revision
 from stack.secrets import engine_key
 from stack.secrets.check import check as check_secrets
 from stack.secrets.check import tighten
+from stack.secrets.copies import MODE as COPY_MODE
 from stack.secrets.copies import copies_of, hand_out, keep_only
 from stack.smoke import gateway_checks, host_checks
 from stack.tree import compare, write_tree
@@ -133,7 +134,7 @@ def _make_secrets_and_folders(inputs: Inputs, plan: Plan, client: docker.DockerC
     tighten(inputs.state)
     provide_certificate(inputs.state, inputs.config.gateway, ROOT, plan.images["nginx"], client)
     watched = provide.for_probe(inputs.state) + provide.for_alertmanager(plan.watch, ROOT, inputs.state)
-    give_to(watched, WATCH_UID, plan.images["nginx"], client)
+    give_to(watched, WATCH_UID, plan.images["nginx"], client, COPY_MODE)
     folders = [Path(path) for engine in plan.engines for path in (engine.cache_dir, engine.evidence_dir)]
     folders.append(inputs.state / "textfile")  # what engines count, for the node exporter
     for folder in folders:

@@ -18,7 +18,7 @@ import requests
 from integration.conftest import PROJECT, ROOT, STACK_FILE, STATE, URL, Stack
 from integration.load import Load
 from stack.docker_host import address, containers
-from stack.ownership import ENGINE_UID, HAPROXY_UID, NGINX_UID
+from stack.ownership import ENGINE_UID, HAPROXY_UID, NGINX_UID, WATCH_UID
 from stack.secrets import engine_key
 
 ENGINES = ("engine-toy-0", "engine-toy-1")
@@ -31,6 +31,7 @@ def secret_files(stack: Stack) -> dict[Path, int]:
     files = dict.fromkeys((secrets / "api-keys").iterdir(), here) | {engine_key.key_file(stack.state): here}
     files |= dict.fromkeys((secrets / "engine").iterdir(), ENGINE_UID)
     files |= dict.fromkeys((secrets / "haproxy").iterdir(), HAPROXY_UID)
+    files |= dict.fromkeys((stack.state / "probe").glob("*key"), WATCH_UID)
     return files | dict.fromkeys((stack.state / "tls").glob("*.key"), NGINX_UID)
 
 
@@ -74,7 +75,7 @@ def direct(stack: Stack, engine: str, key: str | None) -> int:
 
 def test_each_secret_is_one_file_of_mode_0400_of_the_user_that_reads_it(stack: Stack) -> None:
     files = secret_files(stack)
-    assert len({path.parent for path in files}) == 5
+    assert len({path.parent for path in files}) == 6
     for path, uid in files.items():
         assert (stat.S_IMODE(path.lstat().st_mode), path.lstat().st_uid) == (0o400, uid), path
     for folder in (stack.state / "secrets", stack.state / "secrets/api-keys"):
@@ -143,7 +144,7 @@ def test_a_secret_that_cannot_be_read_is_bad_input_and_nothing_is_touched(stack:
 
 
 def test_a_rotation_that_was_killed_is_finished_by_the_next_and_no_request_fails(stack: Stack) -> None:
-    old, before = stack.engine_key, stack.started()
+    old, before, files = stack.engine_key, stack.started(), len(secret_files(stack))
     command = [sys.executable, str(ROOT / "scripts/secrets_rotate.py"), str(STACK_FILE)]
     with Load(URL, stack.key, stack.ca_file, "toy", workers=4, tokens=16, pause=0.25) as load:
         load.wait_for(10, seconds=60)
@@ -172,6 +173,6 @@ def test_a_rotation_that_was_killed_is_finished_by_the_next_and_no_request_fails
     again = stack.started()
     assert {name for name in before if again[name] != before[name]} == set(ENGINES), "nothing else was restarted"
     test_each_secret_is_one_file_of_mode_0400_of_the_user_that_reads_it(stack)
-    assert len(secret_files(stack)) == 6, "no old copy is left"
+    assert len(secret_files(stack)) == files, "no old copy is left"
     test_no_value_is_anywhere_but_in_its_own_file(stack)
     assert stack.script("up").out.startswith("Nothing changed")

@@ -168,7 +168,7 @@ def test_prometheus_scrapes_what_the_plan_says(stack: Stack) -> None:
 
     wanted = {"vllm": 2, "haproxy": 2, "nginx": 1, "node": 1, "prometheus": 1, "alertmanager": 1, "blackbox": 1}
     wanted |= {"probe_replica": 2, "probe_gateway": 1}
-    _until(lambda: up() == wanted, 90)  # a part that an earlier test stopped is scraped within 15 s, probes within 60
+    _until(lambda: up() == wanted, 150)  # a part that an earlier test stopped is scraped within 15 s, probes within 60
 
 
 def test_a_gateway_setting_reloads_nginx_and_restarts_nothing(stack: Stack, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from stack.ownership import WATCH_UID, give_to
 from stack.plan import Plan
 from stack.render import nginx_revision, render
 from stack.secrets import engine_key
+from stack.secrets.copies import MODE as COPY_MODE
 from stack.secrets.copies import copies_of, hand_out, keep_only
 from stack.secrets.engine_key import EngineKeys
 from stack.tree import compare, write_tree
@@ -87,7 +88,7 @@ def _take(place: Place, plan: Plan, keys: EngineKeys, client: docker.DockerClien
     # in this order: what is written down can be rendered by any command from then on, and names these copies
     hand_out(place.state, copies_of(keys), plan.images["nginx"], client)
     engine_key.save(place.state, keys)
-    give_to(provide.engines_key(place.state), WATCH_UID, plan.images["nginx"], client)
+    give_to(provide.engines_key(place.state), WATCH_UID, plan.images["nginx"], client, COPY_MODE)
     before = apply.look(place.project, place.live, client)
     files = _files(place, plan, keys, before)
     write_tree(place.state / "checked", files)
