@@ -38,7 +38,6 @@ part() {
 part .venv/bin/python -m pytest
 part tests/lint.sh
 part .venv/bin/python -m pytest --verbose -s tests/integration
-part .venv/bin/python -m pytest --verbose -s tests/provision/test_provision.py
 
 echo "test: $((SECONDS - began)) s in all" >&2
 ((${#failed[@]} == 0)) || { printf 'test: failed: %s\n' "${failed[@]}" >&2 && exit 1; }
