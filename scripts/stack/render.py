@@ -31,7 +31,7 @@ STATIC = (
     "compose/engine/check.py",
     "compose/engine/evidence.py",
     "compose/gpu-exporters.yaml",
-    "dcgm",
+    "compose/dcgm",
     "nginx",
 )
 EACH_JOB = "prometheus/targets/each_job.json.j2"

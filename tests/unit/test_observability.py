@@ -190,7 +190,7 @@ def test_a_gpu_stack_has_its_exporters_and_its_gpus_alerts_and_a_cpu_stack_has_n
 
 
 def test_what_the_gpu_alerts_ask_for_is_collected() -> None:
-    listed = {line.split(",")[0] for line in (ROOT / "dcgm/counters.csv").read_text().splitlines()}
+    listed = {line.split(",")[0] for line in (ROOT / "compose/dcgm/counters.csv").read_text().splitlines()}
     text = files.files(given.plan(given.config(device="cuda")).as_dict())["prometheus/rules/gpu.yaml"].decode()
     asked = {
         word for word in text.replace("{", " ").replace("[", " ").replace("(", " ").split() if word.startswith("DCGM_")

@@ -48,7 +48,7 @@ def plan() -> Plan:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of what a tree is rendered from, to be damaged."""
-    for name in ("compose", "dcgm", "nginx", "templates"):
+    for name in ("compose", "nginx", "templates"):
         shutil.copytree(ROOT / name, tmp_path / name)
     return tmp_path
 
