@@ -1,4 +1,4 @@
-"""prometheus/rules/ holds the rules as one plan renders them, for people who look for an alert and its threshold there."""
+"""prometheus/rules/ holds the rules as one plan renders them, for people who look for an alert there."""
 
 from __future__ import annotations
 
