@@ -124,7 +124,7 @@ _ENGINES = (
         "ticket",
         f"HAProxy gives {WHERE} no requests: its checks fail or its breaker is open (DOWN is {{{{ $value }}}})",
         "`make smoke` asks the replica itself; `make logs SERVICE=haproxy` names the check that failed.",
-        "1 m: a breaker is closed again after 16 s of good checks (docs/gateway.md)",
+        "1 m: a breaker is closed again after 30 s (docs/gateway.md)",
         about=ENGINE,
     ),
     Alert(
