@@ -106,7 +106,7 @@ class Registry:
 
 
 class Relay:
-    """Hands bytes on to a registry; after `limit` bytes of answers it calls `then` once.
+    """Hands bytes on to a registry; after `limit` bytes of answers it calls `then` once, and that answer ends.
 
     rate: bytes a second while a limit is set. When the registry is gone, requests get GONE.
     """
@@ -150,6 +150,7 @@ class Relay:
                     if self.passed > self.limit:
                         self.limit = 0
                         self.then()
+                        break  # what the kernel still holds of it would be the rest of a small layer
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
