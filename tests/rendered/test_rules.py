@@ -11,7 +11,6 @@ from docker.errors import ContainerError
 import alert_cases
 from rendered.conftest import Programs
 from stack.observe import files
-from stack.tree import write_tree
 
 
 def run(programs: Programs, name: str, tests: dict[str, dict[str, Any]]) -> str:
@@ -21,7 +20,9 @@ def run(programs: Programs, name: str, tests: dict[str, dict[str, Any]]) -> str:
         path.rsplit("/", 1)[1]: content for path, content in files.rule_files(alert_cases.plan().as_dict()).items()
     }
     made = {test: yaml.safe_dump(content, width=10_000).encode() for test, content in tests.items()}
-    write_tree(folder, {**rules, **made})
+    folder.mkdir()
+    for file, content in {**rules, **made}.items():
+        (folder / file).write_bytes(content)
     output: bytes = programs.client.containers.run(
         programs.images["prometheus"], entrypoint=["promtool"], command=["test", "rules", *tests], working_dir="/rules",
         volumes={str(folder): {"bind": "/rules", "mode": "ro"}}, network_mode="none", user="65534:65534", remove=True,
