@@ -338,7 +338,7 @@ def test_a_host_without_a_way_out_is_provisioned_from_a_mirror(
         tar.extractall(repositories.folder, filter="data")
 
     host = fresh(closed=True)
-    assert host.run("python3", "-c", "import socket; socket.create_connection(('deb.debian.org', 80), 3)").code != 0
+    assert host.run("python3", "-c", "import socket; socket.create_connection(('example.com', 80), 3)").code != 0
     url = f"{bed.closed_url}/vllm-onprem-mirror"
     run = run_play(
         "provision.yml",
