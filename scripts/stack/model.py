@@ -45,6 +45,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         ) from None
     if len(raw) > MAX_BYTES:
         raise ModelFilesError(f"{path}: larger than {MAX_BYTES // 1024**2} MiB, not a model's config.json")
+    return json_object(raw, path)
+
+
+def json_object(raw: bytes, path: Path) -> dict[str, Any]:
+    """The JSON object that these bytes of a model's file are. Raises ModelFilesError, naming the file."""
     try:
         document = json.loads(raw)
     except (ValueError, RecursionError) as error:

@@ -23,18 +23,16 @@ import argparse
 import os
 import re
 import secrets
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
 import requests
 import yaml
-from docker.errors import NotFound
 
 from bench.measures import Noise, percentile
 from bench.processes import vllm_router
@@ -44,6 +42,7 @@ from stack.docker_host import address, connect, containers
 from stack.errors import StackError
 from stack.inputs import ROOT
 from stack.secrets import engine_key
+from stack_removal import remove_stack
 
 STACK, STATE = Path(__file__).with_suffix(".yaml"), ROOT / ".test-state-b"
 BLOCK = 128  # tokens, as the stack file says
@@ -76,7 +75,7 @@ def main() -> int:
                     # told at once: a run that is cut off was not for nothing
                     console.say(" ".join(f"{name}={value}" for name, value in rows[-1].items()))
     finally:
-        _remove()
+        remove_stack(connect(), _project(), STATE)
     rows.sort(key=lambda row: (arguments.cache.index(row["cache"]), list(KINDS).index(str(row["traffic"]))))
     if arguments.json:
         console.print_json({"rows": rows, "noise": noise.so_far()})
@@ -172,20 +171,6 @@ def _counters(url: str) -> Mapping[str, float]:
         name: sum(float(value) for value in re.findall(rf"^vllm:prefix_cache_{name}_total\S* (\S+)$", exposition, re.M))
         for name in ("hits", "queries")
     }
-
-
-def _remove() -> None:
-    """End and delete everything of this stack, and nothing else."""
-    client = connect()
-    for container in containers(client, _project()).values():
-        with suppress(NotFound):  # `up` that failed may still be removing what it started
-            container.remove(force=True, v=True)
-    mine = {"label": f"com.docker.compose.project={_project()}"}
-    for network in client.networks.list(filters=mine):
-        network.remove()
-    for volume in client.volumes.list(filters=mine):
-        volume.remove()
-    shutil.rmtree(STATE, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from stack.errors import StackError
 from stack.gateway_client import Refused
 from stack.inputs import ROOT
 from stack.lifecycle import local_gateway
+from stack_removal import remove_stack
 
 STACK, STATE = Path(__file__).with_suffix(".yaml"), ROOT / ".test-state-start"
 VARIANTS = {"compiled": [], "eager": ["--enforce-eager"]}
@@ -82,7 +83,7 @@ def main() -> int:
                 console.say(str(starts[-1]))
                 _down(path)
     finally:
-        _remove()
+        remove_stack(connect(), _project(), STATE)
     rows = [_row(starts, variant, start) for variant in arguments.variants for start in ("first", "second")]
     if arguments.json:
         console.print_json({"starts": [asdict(start) for start in starts], "noise": noise.so_far()})
@@ -179,19 +180,6 @@ def _script(name: str, path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise StackError(f"{name} failed:\n{done.stderr[-3000:]}")
-
-
-def _remove() -> None:
-    """End and delete everything of this bench's stack, and nothing else."""
-    client = connect()
-    for container in containers(client, _project()).values():
-        container.remove(force=True, v=True)
-    mine = {"label": f"com.docker.compose.project={_project()}"}
-    for network in client.networks.list(filters=mine):
-        network.remove()
-    for volume in client.volumes.list(filters=mine):
-        volume.remove()
-    shutil.rmtree(STATE, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import yaml
 
 from stack.docker_host import connect, containers, started
 from stack.secrets import engine_key
+from stack_removal import remove_stack
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK_FILE = ROOT / "tests/integration/stack.yaml"
@@ -124,11 +124,4 @@ def _ip(*arguments: str) -> None:
 
 def remove(client: docker.DockerClient, project: str = PROJECT, state: Path = STATE) -> None:
     """End and delete everything of a test stack, and nothing else."""
-    for container in containers(client, project).values():
-        container.remove(force=True, v=True)
-    mine = {"label": f"com.docker.compose.project={project}"}
-    for network in client.networks.list(filters=mine):
-        network.remove()
-    for volume in client.volumes.list(filters=mine):
-        volume.remove()
-    shutil.rmtree(state, ignore_errors=True)
+    remove_stack(client, project, state)

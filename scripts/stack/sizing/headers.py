@@ -5,13 +5,12 @@ The format: 8 bytes with the header's length, then JSON (github.com/huggingface/
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stack.model import ModelFilesError
+from stack.model import ModelFilesError, json_object
 
 INDEX = "model.safetensors.index.json"
 # The library's own bound on a header; an index of a model of thousands of experts is some 10 MB.
@@ -64,7 +63,7 @@ def header_of(path: Path) -> list[Tensor]:
             raw = file.read(length)
     except OSError as error:
         raise ModelFilesError(f"{path}: {error.strerror}") from None
-    document = _object(raw, path)
+    document = json_object(raw, path)
     document.pop("__metadata__", None)
     tensors = [_tensor(path, name, entry, size - 8 - length) for name, entry in document.items()]
     total = sum(tensor.size for tensor in tensors)
@@ -81,7 +80,7 @@ def _indexed(folder: Path, index: Path) -> tuple[Tensor, ...]:
         raise ModelFilesError(f"{index}: {error.strerror}") from None
     if len(raw) > MAX_HEADER:
         raise ModelFilesError(f"{index}: larger than {MAX_HEADER} bytes")
-    places = _object(raw, index).get("weight_map")
+    places = json_object(raw, index).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(shard, str) for shard in places.values()):
         raise ModelFilesError(f"{index}: weight_map must map tensor names to file names")
     shards = sorted(set(places.values()))
@@ -100,16 +99,6 @@ def _indexed(folder: Path, index: Path) -> tuple[Tensor, ...]:
     if unknown:
         raise ModelFilesError(f"{folder / found[unknown[0]][0]}: has {unknown[0]}, which {INDEX} does not name")
     return tuple(tensor for _, tensor in found.values())
-
-
-def _object(raw: bytes, path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise ModelFilesError(f"{path}: not JSON ({error})") from None
-    if not isinstance(document, dict):
-        raise ModelFilesError(f"{path}: a JSON object is needed")
-    return document
 
 
 def _tensor(path: Path, name: str, entry: Any, room: int) -> Tensor:
