@@ -10,12 +10,12 @@ import argparse
 from pathlib import Path
 
 from stack import console, inputs
-from stack.config import load_config
+from stack.config.folders import absolute
+from stack.config.load import load_config
 from stack.day2.backup import make
 from stack.day2.diagnose import now
 from stack.disk_space import gib
 from stack.docker_host import connect
-from stack.plan import absolute
 
 
 def main() -> int:

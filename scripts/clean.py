@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 
 from stack import console, inputs
-from stack.config import load_config
+from stack.config.folders import absolute
+from stack.config.load import load_config
 from stack.day2.clean import belongings, remove_all
 from stack.day2.confirm import confirm
 from stack.docker_host import connect
 from stack.locks import only_one
-from stack.plan import absolute
 
 
 def main() -> int:

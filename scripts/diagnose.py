@@ -12,12 +12,12 @@ import socket
 from pathlib import Path
 
 from stack import console, inputs
-from stack.config import load_config
+from stack.config.folders import absolute
+from stack.config.load import load_config
 from stack.day2.diagnose import gathered, now, write
 from stack.day2.diagnose_parts import known_secrets, parts
 from stack.day2.redact import redactor
 from stack.disk_space import gib
-from stack.plan import absolute
 
 
 def main() -> int:

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stack import console, inputs
-from stack.config import load_config
-from stack.fetch import ensure_models
+from stack.config.load import load_config
+from stack.models.fetch import ensure_models
 
 
 def main() -> int:

@@ -8,8 +8,8 @@ import argparse
 from pydantic import ValidationError
 
 from stack import adjust, clients, console, inputs
-from stack.config import Client
-from stack.config_errors import problems_of
+from stack.config.gateway import Client
+from stack.config.problems import problems_of
 from stack.docker_host import connect
 from stack.errors import InputError
 from stack.locks import only_one

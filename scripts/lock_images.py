@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from stack import console
-from stack.config import load_config
+from stack.config.load import load_config
 from stack.docker_host import connect
 from stack.errors import StackError
 from stack.images.lock import read_lock

@@ -11,14 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stack import console, inputs
-from stack.config import load_config
+from stack.config.folders import absolute
+from stack.config.load import load_config
 from stack.day2 import archive
 from stack.day2.confirm import confirm
 from stack.day2.diagnose import now
 from stack.day2.restore import check_is_ours, has_something, restore
 from stack.docker_host import connect
 from stack.locks import only_one
-from stack.plan import absolute
 
 
 def main() -> int:

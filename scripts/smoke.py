@@ -13,7 +13,7 @@ from pathlib import Path
 from stack import console, inputs
 from stack.adjust import applied_plan
 from stack.checks import Result, run_checks
-from stack.config import load_config
+from stack.config.load import load_config
 from stack.docker_host import connect
 from stack.errors import InputError
 from stack.gateway_client import GatewayClient

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 
 from stack import adjust, certificates, console, inputs
-from stack.config import load_config
+from stack.config.load import load_config
 from stack.docker_host import connect
 from stack.locks import only_one
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 
-from stack.config import StackConfig
+from stack.config.schema import StackConfig
 from stack.hardware import Host
 from stack.observe import files
 from stack.observe.rule import Alert
-from stack.plan import Plan, make_plan
+from stack.plan.make import make_plan
+from stack.plan.types import Plan
 from stacks import EIGHT_GPUS, ROOT
 
 STACK = {

@@ -16,13 +16,13 @@ import time
 from pathlib import Path
 
 from stack import console
-from stack.config import StackConfig
+from stack.config.schema import StackConfig
 from stack.gateway_state import GatewayState
 from stack.hardware import Gpu, Host
 from stack.images.choice import pulled_references
 from stack.images.pins import load_pins
 from stack.inputs import ROOT
-from stack.plan import make_plan
+from stack.plan.make import make_plan
 from stack.render import render
 from stack.sizing.files import needs_of
 from stack.sizing.resolve import Resolver

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from stack.config import StackConfig, load_config
+from stack.config.folders import model_dir
+from stack.config.load import load_config
+from stack.config.schema import StackConfig
 from stack.hardware import Gpu, Host, load_hosts
-from stack.plan import Plan, make_plan, model_dir
+from stack.plan.make import make_plan
+from stack.plan.types import Plan
 from stack.sizing.files import needs_of
 from stack.sizing.resolve import Resolver
 

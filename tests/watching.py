@@ -14,7 +14,7 @@ import requests
 from stack.adjust import applied
 from stack.docker_host import address, containers
 from stack.observe import files
-from stack.plan import Plan
+from stack.plan.types import Plan
 from stack.reload import reload
 
 # Of each alert's wait: 2 minutes are 2 seconds, 4 hours 4 minutes and under one for what is scaled more.

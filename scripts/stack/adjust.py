@@ -17,13 +17,13 @@ import docker
 
 from stack import certificates, kept_state
 from stack.apply import Before, look, mark_proven
-from stack.config import Gateway
+from stack.config.gateway import Gateway
 from stack.console import say
 from stack.errors import InputError, StackError
 from stack.gateway_state import GatewayState
 from stack.observe import provide
 from stack.ownership import NGINX_UID, give_to
-from stack.plan import Plan, plan_from
+from stack.plan.types import Plan, plan_from
 from stack.put_back import put_back
 from stack.reload import reload, services_of
 from stack.render import MANIFEST, manifest, nginx_revision, render

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from stack.config import Gateway
+from stack.config.gateway import Gateway
 from stack.errors import InputError, Problem
 from stack.private_file import write_private
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stack.api_keys import key_file, key_hashes
-from stack.config import Client
+from stack.config.gateway import Client
 from stack.errors import InputError
 from stack.private_file import write_private
 

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from stack.errors import StackError
-from stack.plan import ENGINE_JOBS, Engine, Plan, engine_targets
+from stack.plan.types import Engine, Plan
+from stack.plan.watching import ENGINE_JOBS, engine_targets
 
 
 def cordoned(state: Path) -> frozenset[str]:

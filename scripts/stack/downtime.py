@@ -11,7 +11,7 @@ import docker
 from stack.apply import Before
 from stack.drains import drained
 from stack.errors import InputError, Problem
-from stack.plan import Plan
+from stack.plan.types import Plan
 from stack.roll import DEFAULT_START_SECONDS, started_within, to_replace, without_spare
 from stack.tree import compare
 

@@ -12,7 +12,7 @@ import requests
 from docker.errors import DockerException
 
 from stack.errors import StackError
-from stack.vllm_args import MODEL_MOUNT, SECRET_CONFIG
+from stack.plan.vllm_args import MODEL_MOUNT, SECRET_CONFIG
 
 CHECKER = Path(__file__).with_name("vllm_check.py")
 TIMEOUT_SECONDS = 300

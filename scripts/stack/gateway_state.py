@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stack.plan import Plan
+from stack.plan.types import Plan
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stack.config import Name
-from stack.config_errors import problems_of
+from stack.config.fields import Name
+from stack.config.problems import problems_of
 from stack.errors import InputError, Problem, StackError
 from stack.yaml_input import load_mapping
 

@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stack import certificates, cordons, kept_state
-from stack.config import UNSAFE_IN_PATHS, StackConfig, load_config
+from stack.config.fields import UNSAFE_IN_PATHS
+from stack.config.folders import absolute, model_dir, state_dir
+from stack.config.load import load_config
+from stack.config.schema import StackConfig
 from stack.errors import InputError, StackError
 from stack.hardware import Gpu, Host, find_gpus, load_hosts, memory_here, save_hosts
 from stack.images.choice import choose
 from stack.images.pins import Source
 from stack.images.source import remember as remember_source
 from stack.images.source import source_of
-from stack.model import ModelFacts
-from stack.model_facts import gather_facts
+from stack.models.config_json import ModelFacts
+from stack.models.facts import gather_facts
 from stack.observe import user_files
-from stack.plan import Plan, absolute, make_plan, model_dir, state_dir
+from stack.plan.make import make_plan
+from stack.plan.types import Plan
 from stack.render import render
 from stack.sizing.files import Known, Unknown, needs_of, running_gpus
 from stack.sizing.resolve import Resolver, Sized

@@ -14,20 +14,20 @@ import docker
 from stack import api_keys, apply, certificates, image_record, preflight
 from stack.adjust import drained_tree, provide_certificate, putting_back
 from stack.checks import Result, run_checks
-from stack.config import problem_at
+from stack.config.load import problem_at
 from stack.console import say, step
 from stack.docker_host import connect
 from stack.downtime import refuse_downtime
 from stack.engine_args import refusals
 from stack.errors import InputError, StackError
-from stack.fetch import ensure_models
 from stack.gateway_client import GatewayClient
 from stack.images import store
 from stack.inputs import ROOT, Inputs, gather, remember
 from stack.locks import only_one, taking_turns
+from stack.models.fetch import ensure_models
 from stack.observe import provide
 from stack.ownership import ENGINE_UID, WATCH_UID, give_to
-from stack.plan import Plan
+from stack.plan.types import Plan
 from stack.render import REVISION, nginx_revision
 from stack.secrets import engine_key
 from stack.secrets.check import check as check_secrets

@@ -16,7 +16,7 @@ from stack.gpu import cdi, cuda, state
 from stack.hardware import find_gpus
 from stack.images.pins import load_pins
 from stack.inputs import ROOT, Inputs
-from stack.plan import Plan, Published
+from stack.plan.types import Plan, Published
 
 # Logs, metrics and caches of a few hours; images and models are checked where they are made.
 FREE_DISK_GIB = 2

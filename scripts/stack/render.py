@@ -15,11 +15,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-from stack import vllm_args
 from stack.errors import StackError
 from stack.gateway_state import GatewayState, client_limits
 from stack.observe import files as observe
-from stack.plan import Plan
+from stack.plan import vllm_args
+from stack.plan.types import Plan
 
 MANIFEST = "manifest.json"
 REVISION = "nginx/revision.json"

@@ -22,7 +22,8 @@ import yaml
 from docker.models.containers import Container
 
 from stack import api_keys, certificates
-from stack.config import StackConfig
+from stack.config.folders import state_dir
+from stack.config.schema import StackConfig
 from stack.console import say
 from stack.docker_host import address, connect, containers
 from stack.errors import StackError
@@ -32,7 +33,8 @@ from stack.images.choice import built_references
 from stack.images.pins import load_pins
 from stack.images.store import ensure
 from stack.inputs import ROOT
-from stack.plan import Plan, make_plan, state_dir
+from stack.plan.make import make_plan
+from stack.plan.types import Plan
 from stack.render import render
 from stack.secrets import engine_key
 from stack.secrets.copies import copies_of, hand_out

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from stack.config import load_config, problem_at
+from stack.config.folders import model_dir
+from stack.config.load import load_config, problem_at
 from stack.errors import InputError
 from stack.hardware import Host, load_hosts
-from stack.model import ModelFilesError, read_facts
-from stack.plan import make_plan, model_dir
+from stack.models.config_json import ModelFilesError, read_facts
+from stack.plan.make import make_plan
 from stack.sizing.explain import sized_text
 from stack.sizing.files import needs_of
 from stack.sizing.resolve import Resolver, Sized

@@ -16,14 +16,15 @@ from pathlib import Path
 import pytest
 
 from engine_log import CacheSize, cache_size
-from stack import vllm_args
-from stack.config import Images, Model
+from stack.config.model import Model
+from stack.config.schema import Images
 from stack.errors import StackError
 from stack.hardware import Gpu, Host, find_gpus
 from stack.images.choice import choose
+from stack.models.toy import make_toy_model
+from stack.plan import vllm_args
 from stack.sizing.files import known
 from stack.sizing.resolve import Resolver
-from stack.toy import make_toy_model
 from stacks import ROOT
 from unit import given
 from unit.sizing.fixtures import config

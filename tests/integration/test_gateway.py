@@ -19,7 +19,7 @@ import yaml
 from integration.conftest import PROJECT, STACK_FILE, URL, Stack, run_script
 from integration.load import Load
 from stack import certificates
-from stack.config import Gateway
+from stack.config.gateway import Gateway
 from stack.docker_host import address, containers
 
 HOST, PORT = "localhost", 18443

@@ -14,7 +14,8 @@ from docker.models.containers import Container
 
 from integration.conftest import PROJECT, Stack
 from stack.docker_host import containers
-from stack.plan import Plan, listens, plan_from
+from stack.plan.ports import listens
+from stack.plan.types import Plan, plan_from
 from stack.smoke import services
 
 GATEWAY = ("nginx", "haproxy", "haproxy-standby")

@@ -17,7 +17,7 @@ import yaml
 
 from integration.conftest import ROOT, Done, remove, run_script
 from stack.docker_host import connect, containers, started
-from stack.toy import LAYERS
+from stack.models.toy import LAYERS
 
 STACK_FILE = Path(__file__).with_name("models.yaml")
 STATE = ROOT / ".test-state-models"

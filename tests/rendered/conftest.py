@@ -11,7 +11,7 @@ import docker
 import pytest
 
 from stack import certificates, console
-from stack.config import Gateway
+from stack.config.gateway import Gateway
 from stack.docker_host import connect
 from stack.gateway_state import GatewayState
 from stack.images.choice import built_references

@@ -14,7 +14,7 @@ from docker.models.containers import Container
 
 from rendered.conftest import Programs
 from stack.observe import alertmanager, silences
-from stack.plan import Published
+from stack.plan.types import Published
 from unit import given
 
 RECEIVERS = [

@@ -7,7 +7,7 @@ import subprocess
 from rendered.conftest import Programs
 from stack.engine_args import refusals
 from stack.images.pins import load_pins
-from stack.toy import make_toy_model
+from stack.models.toy import make_toy_model
 from stacks import ROOT, plans
 
 

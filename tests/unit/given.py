@@ -6,10 +6,11 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from stack.config import StackConfig
+from stack.config.schema import StackConfig
 from stack.errors import InputError
 from stack.hardware import Gpu, Host
-from stack.plan import Plan, make_plan
+from stack.plan.make import make_plan
+from stack.plan.types import Plan
 from stacks import EIGHT_GPUS, ROOT
 
 ROLES = (

@@ -12,14 +12,14 @@ import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from stack.adapter_files import check_adapter, read_rank
 from stack.errors import InputError, StackError
-from stack.fetch import ensure_models
 from stack.gateway_state import GatewayState
 from stack.inputs import add_arguments, gather
-from stack.model import ModelFilesError
+from stack.models.adapter_files import check_adapter, read_rank
+from stack.models.config_json import ModelFilesError
+from stack.models.fetch import ensure_models
+from stack.models.toy import HIDDEN, make_toy_adapter, make_toy_model
 from stack.render import render
-from stack.toy import HIDDEN, make_toy_adapter, make_toy_model
 from stacks import ROOT
 from unit import given
 from unit.conftest import WriteStack

@@ -21,7 +21,7 @@ from stack.certificates import (
     keep_only,
     private_key_file,
 )
-from stack.config import Gateway
+from stack.config.gateway import Gateway
 from stack.errors import InputError
 from unit import given
 from unit.authority import OWN, write_own

@@ -8,7 +8,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from stack.config import StackConfig, load_config
+from stack.config.load import load_config
+from stack.config.schema import StackConfig
 from stack.errors import InputError
 from unit import given
 from unit.conftest import WriteStack

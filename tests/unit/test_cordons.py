@@ -17,7 +17,7 @@ from stack.drains import save as save_drained
 from stack.errors import InputError, StackError
 from stack.gateway_state import GatewayState
 from stack.inputs import Place
-from stack.plan import Plan, plan_from
+from stack.plan.types import Plan, plan_from
 from stack.render import manifest, render
 from stack.summary import plan_table
 from stack.tree import compare, write_tree

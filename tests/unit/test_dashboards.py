@@ -23,7 +23,7 @@ from stacks import ROOT
 DASHBOARDS = load()
 EVERY = [pytest.param(dashboard, id=uid) for uid, dashboard in DASHBOARDS.items()]
 METRICS = known()
-# labels that scripts/stack/plan.py and Prometheus put on every target's series
+# labels that scripts/stack/plan/watching.py and Prometheus put on every target's series
 OF_TARGETS = {"job", "instance", "host", "model", "replica"}
 
 

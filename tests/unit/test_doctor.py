@@ -16,7 +16,8 @@ import docker
 import pytest
 
 from stack import certificates, cordons, drains
-from stack.config import Gateway, load_config
+from stack.config.gateway import Gateway
+from stack.config.load import load_config
 from stack.day2 import doctor, doctor_docker, doctor_gpu, doctor_host, doctor_running, doctor_stack
 from stack.day2.doctor import Box, Check, Finding
 from stack.hardware import Host

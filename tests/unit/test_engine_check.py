@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from stack import plan, vllm_args
+from stack.plan import vllm_args
+from stack.plan.engines import HEALTH_CHECK
 from stack.secrets.engine_key import EngineKeys
 from stacks import ROOT
 
@@ -393,7 +394,7 @@ def test_the_counter_is_one_other_users_may_read_and_is_replaced_in_one_step(che
 
 
 def test_a_frozen_engine_is_out_of_the_pool_within_a_minute() -> None:
-    limits, docker = check.Engine("x", "y"), plan.HEALTH_CHECK
+    limits, docker = check.Engine("x", "y"), HEALTH_CHECK
     start, haproxy = 0.5, 12.0  # of one run by Docker; of HAProxy's own check: inter, fastinter and its fall
     each = docker.interval + start + limits.pause + limits.completion_limit
     assert check.STRIKES * each + limits.evidence_limit + haproxy < 60

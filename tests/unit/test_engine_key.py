@@ -15,7 +15,7 @@ import yaml
 
 from stack import certificates, kept_state
 from stack.api_keys import ensure_keys, key_file
-from stack.config import Gateway
+from stack.config.gateway import Gateway
 from stack.errors import InputError
 from stack.gateway_state import GatewayState
 from stack.render import render

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from stack.errors import InputError, StackError
-from stack.fetch import ensure_models
 from stack.locks import taking_turns
-from stack.toy import make_toy_model
+from stack.models.fetch import ensure_models
+from stack.models.toy import make_toy_model
 from unit import given, hub_standin
 from unit.hub_standin import COMMIT, GOOD_TOKEN, OTHER_TOKEN, PINNED, Hub, sha256
 
@@ -113,7 +113,7 @@ def test_a_file_too_large_for_plain_http_comes_by_the_librarys_own_protocol(
         return str(local_dir / name)
 
     monkeypatch.setattr("huggingface_hub.constants.MAX_HTTP_DOWNLOAD_SIZE", 2**20)
-    monkeypatch.setattr("stack.hub_fetch.hf_hub_download", download)
+    monkeypatch.setattr("stack.models.hub_fetch.hf_hub_download", download)
     folder = fetch()
     assert arrived(folder) == USEFUL
     assert [path.name for path in folder.iterdir() if path.is_dir()] == []

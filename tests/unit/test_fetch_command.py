@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from stack import hub_access, models_lock
-from stack.config import Hub
+from stack.config.schema import Hub
 from stack.disk_space import gib
 from stack.errors import InputError, StackError
-from stack.fetch import ensure_models
-from stack.toy import make_toy_model
-from stack.transfer import Meter, StoppedError, side_by_side
+from stack.models import hub_access
+from stack.models import lock as models_lock
+from stack.models.fetch import ensure_models
+from stack.models.toy import make_toy_model
+from stack.models.transfer import Meter, StoppedError, side_by_side
 from unit import given
 from unit.conftest import WriteStack
 from unit.test_scripts import run

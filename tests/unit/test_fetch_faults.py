@@ -17,8 +17,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from stack.errors import StackError
-from stack.fetch import ensure_models
-from stack.toy import make_toy_model
+from stack.models.fetch import ensure_models
+from stack.models.toy import make_toy_model
 from stacks import ROOT
 from unit import given, hub_standin
 from unit.hub_standin import Cut, Hub
@@ -58,8 +58,8 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     for module in (
         "huggingface_hub.file_download",
         "huggingface_hub.utils._http",
-        "stack.hub_files",
-        "stack.hub_fetch",
+        "stack.models.hub_files",
+        "stack.models.hub_fetch",
     ):
         monkeypatch.setattr(f"{module}.time", clock)
     return found
@@ -242,7 +242,7 @@ def test_a_disk_that_fills_up_meanwhile_is_told_and_the_next_run_goes_on(
 
 
 def test_a_quota_is_a_full_disk_too() -> None:
-    from stack.hub_errors import explain  # noqa: PLC0415
+    from stack.models.hub_errors import explain  # noqa: PLC0415
 
     error = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
     assert "the disk is full" in explain(error, "o/m", "https://h", has_token=False)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from stack.config import Images
-from stack.config_conflicts import conflicts
+from stack.config.conflicts import conflicts
+from stack.config.schema import Images
 from stack.errors import InputError, StackError
 from stack.images import archive
 from stack.images.archive import ArchiveList, check_sum, read_list, sums_of, write

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stack.config import Images
+from stack.config.schema import Images
 from stack.images.source import BY_DEFAULT, EMBEDDED, choose_source, registry_answers, remember, source_of
 from stacks import ROOT
 from unit.loopback import Answer, serve

@@ -12,7 +12,7 @@ import docker
 import pytest
 import yaml
 
-from stack.config import Images
+from stack.config.schema import Images
 from stack.errors import StackError
 from stack.images.choice import built_references
 from stack.images.lock import LOCK, read_lock

@@ -6,9 +6,10 @@ import json
 import re
 
 from stack.hardware import Host
-from stack.limits import CPU_OVERHEAD_MIB, engine_memory_mib
-from stack.model import ModelFacts
-from stack.plan import listens, make_plan
+from stack.models.config_json import ModelFacts
+from stack.plan.limits import CPU_OVERHEAD_MIB, engine_memory_mib
+from stack.plan.make import make_plan
+from stack.plan.ports import listens
 from stacks import EIGHT_GPUS, ROOT
 from unit import given
 

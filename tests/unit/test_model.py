@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stack.model import MAX_BYTES, ModelFacts, ModelFilesError, read_facts
+from stack.models.config_json import MAX_BYTES, ModelFacts, ModelFilesError, read_facts
 
 
 def facts_of(folder: Path, content: object) -> ModelFacts:

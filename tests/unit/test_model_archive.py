@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from stack.errors import InputError, StackError
-from stack.fetch import Outcome, ensure_models
-from stack.toy import make_toy_model
+from stack.models.fetch import Outcome, ensure_models
+from stack.models.toy import make_toy_model
 from unit import given
 
 
@@ -163,7 +163,7 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(
         raise OSError(28, os.strerror(28))
 
     with monkeypatch.context() as patched:
-        patched.setattr("stack.fetch.Meter.add", lambda _, count: full(count))
+        patched.setattr("stack.models.fetch.Meter.add", lambda _, count: full(count))
         with pytest.raises(StackError, match="the disk is full; 2"):
             bring()
     assert models(tmp_path) == []

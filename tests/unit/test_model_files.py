@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from stack.model import ModelFilesError
-from stack.model_files import check_model, is_safe_name, wanted
-from stack.toy import make_toy_model
+from stack.models.config_json import ModelFilesError
+from stack.models.files import check_model, is_safe_name, wanted
+from stack.models.toy import make_toy_model
 
 Change = Callable[[Path], object]
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from stack.config import StackConfig
+from stack.config.schema import StackConfig
 from stack.errors import InputError
 from stack.hardware import Host
-from stack.model import ModelFacts
-from stack.plan import Engine, Plan, make_plan
+from stack.models.config_json import ModelFacts
+from stack.plan.make import make_plan
+from stack.plan.types import Engine, Plan
 from stacks import EIGHT_GPUS, ROOT, plans
 from unit import given
 

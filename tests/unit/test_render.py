@@ -17,7 +17,7 @@ import pytest
 from stack.api_keys import ensure_keys, key_file, key_hashes
 from stack.errors import StackError
 from stack.gateway_state import GatewayState
-from stack.plan import Plan
+from stack.plan.types import Plan
 from stack.render import MANIFEST, STATIC, render, unit_of
 from stacks import ROOT, plans
 from unit import given

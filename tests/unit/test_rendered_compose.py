@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from stack.gateway_state import GatewayState
-from stack.plan import Plan
+from stack.plan.types import Plan
 from stack.render import render
 from stacks import ROOT
 from unit import given

@@ -19,7 +19,7 @@ from stack.apply import Before
 from stack.errors import InputError, StackError
 from stack.gateway_state import GatewayState
 from stack.inputs import Place
-from stack.plan import Plan
+from stack.plan.types import Plan
 from stack.render import render
 from stack.secrets import copies, engine_key, rotate
 from stack.secrets.copies import copies_of, hand_out

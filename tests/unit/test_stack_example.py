@@ -13,7 +13,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from stack.config import StackConfig, load_config
+from stack.config.load import load_config
+from stack.config.schema import StackConfig
 from stacks import ROOT
 
 EXAMPLE = ROOT / "stack.example.yaml"

@@ -12,9 +12,9 @@ from jinja2 import Environment
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
-from stack.fetch import ensure_models
-from stack.model import read_facts
-from stack.toy import SPECIAL, make_toy_model
+from stack.models.config_json import read_facts
+from stack.models.fetch import ensure_models
+from stack.models.toy import SPECIAL, make_toy_model
 from unit import given
 
 
@@ -61,7 +61,7 @@ def test_a_run_that_fails_leaves_no_model(tmp_path: Path, monkeypatch: pytest.Mo
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("stack.toy.save_file", full)
+    monkeypatch.setattr("stack.models.toy.save_file", full)
     with pytest.raises(OSError, match="No space"):
         make_toy_model(tmp_path / "toy")
     assert not (tmp_path / "toy").exists()

@@ -13,12 +13,13 @@ from typing import Any, cast
 import docker
 import pytest
 
-from stack import image_record, models_lock
+from stack import image_record
 from stack.day2.unused import DAY, Ages, measure, unused
 from stack.errors import StackError
 from stack.images.choice import base_reference, built_reference
 from stack.images.pins import load_pins
 from stack.inputs import ROOT, Inputs, add_arguments, gather
+from stack.models import lock as models_lock
 from unit.conftest import WriteStack
 
 OLD = time.time() - 40 * DAY

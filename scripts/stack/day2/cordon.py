@@ -23,7 +23,7 @@ from stack.docker_host import compose, condition, containers
 from stack.drains import drained
 from stack.errors import InputError, Problem, StackError
 from stack.inputs import Place
-from stack.plan import Plan
+from stack.plan.types import Plan
 from stack.reload import reload, services_of
 from stack.render import MANIFEST, manifest, nginx_revision, render
 from stack.roll import prove, wait_until_idle

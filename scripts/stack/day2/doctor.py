@@ -13,11 +13,13 @@ from typing import Literal
 
 import docker
 
-from stack.config import StackConfig, load_config
+from stack.config.folders import absolute, state_dir
+from stack.config.load import load_config
+from stack.config.schema import StackConfig
 from stack.docker_host import connect
 from stack.errors import InputError, StackError
 from stack.inputs import ROOT, Inputs, gather
-from stack.plan import Plan, absolute, state_dir
+from stack.plan.types import Plan
 
 DOCKER_SECONDS = 15
 Status = Literal["ok", "warning", "problem"]

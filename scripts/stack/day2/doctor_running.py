@@ -9,11 +9,11 @@ from pathlib import Path
 
 from stack import cordons, drains
 from stack.adjust import applied_plan
+from stack.config.folders import absolute
 from stack.day2.doctor import Box, Finding
 from stack.docker_host import condition, containers
 from stack.errors import InputError
 from stack.inputs import ROOT
-from stack.plan import absolute
 from stack.smoke import UP, services
 
 RECENT_SECONDS = 86400.0

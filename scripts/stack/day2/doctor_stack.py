@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import requests
 from cryptography import x509
 
-from stack import certificates, hub_access, preflight
+from stack import certificates, preflight
+from stack.config.folders import absolute, model_dir
 from stack.day2.doctor import Box, Finding
 from stack.errors import InputError, StackError
 from stack.images.carry import present
 from stack.images.source import HUB, registry_answers
 from stack.inputs import ROOT
-from stack.plan import absolute, model_dir
+from stack.models import hub_access
 
 SOON_DAYS = 30
 HUB_SECONDS = 5.0

@@ -8,9 +8,10 @@ from pathlib import Path
 import docker
 from docker.errors import APIError
 
-from stack import image_record, models_lock
+from stack import image_record
 from stack.day2.unused import Unused
 from stack.images.carry import present
+from stack.models import lock as models_lock
 
 
 def remove(one: Unused, shared: Path, image: str, client: docker.DockerClient) -> str | None:

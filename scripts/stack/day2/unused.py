@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 import docker
 
-from stack import image_record, models_lock
+from stack import image_record
+from stack.config.folders import model_dir
 from stack.errors import StackError
 from stack.images.choice import BUILT, base_reference, built_reference
 from stack.images.pins import load_pins
 from stack.inputs import ROOT, Inputs
-from stack.plan import Plan, model_dir
+from stack.models import lock as models_lock
+from stack.plan.types import Plan
 
 DAY = 86400.0
 PARTIAL_DAYS = 1.0

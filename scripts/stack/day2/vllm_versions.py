@@ -16,7 +16,8 @@ from pathlib import Path
 import docker
 
 from stack import image_record
-from stack.config import StackConfig
+from stack.config.folders import absolute
+from stack.config.schema import StackConfig
 from stack.console import say, step
 from stack.day2.upgrade import Facts, facts_from
 from stack.disk_space import check_space
@@ -27,7 +28,6 @@ from stack.images.choice import at
 from stack.images.pins import load_pins
 from stack.images.source import HUB, registry_answers
 from stack.images.store import ensure
-from stack.plan import absolute
 
 SCRIPT = Path(__file__).with_name("vllm_facts.py")
 # Not needed to read flags, large, and built against other versions of torch than the wheel's own.

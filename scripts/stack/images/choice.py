@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack.config import Images
+from stack.config.schema import Images
 from stack.errors import InputError, Problem, StackError
 from stack.images.archive import ArchiveList, read_list
 from stack.images.pins import Device, ImagePin, Pins, Source, load_pins

@@ -9,7 +9,7 @@ from pathlib import Path
 import requests
 import yaml
 
-from stack.config import Images
+from stack.config.schema import Images
 from stack.images.pins import Source
 
 # The one stack file whose `auto` may build, and what the Makefile exports when nobody named a STACK.

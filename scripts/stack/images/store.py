@@ -12,7 +12,7 @@ from typing import Any
 import docker
 import docker.errors
 
-from stack.config import Images
+from stack.config.schema import Images
 from stack.errors import StackError
 from stack.images import carry, registry
 from stack.images.build import Builder, need_debootstrap

@@ -9,7 +9,7 @@ from typing import Any
 from stack.api_keys import key_file
 from stack.certificates import certificate_file, client_trust_file
 from stack.observe.user_files import copy_secrets
-from stack.plan import PROBE
+from stack.plan.gateway import PROBE
 from stack.private_file import write_private
 from stack.secrets import engine_key
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stack import certificates, clients
 from stack.api_keys import key_hashes
-from stack.config import Gateway
+from stack.config.gateway import Gateway
 from stack.errors import InputError, Problem
 from stack.secrets import engine_key
 

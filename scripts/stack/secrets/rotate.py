@@ -21,7 +21,7 @@ from stack.inputs import ROOT, Place
 from stack.lifecycle import apply_and_prove
 from stack.observe import provide
 from stack.ownership import WATCH_UID, give_to
-from stack.plan import Plan
+from stack.plan.types import Plan
 from stack.render import nginx_revision, render
 from stack.secrets import engine_key
 from stack.secrets.copies import MODE as COPY_MODE

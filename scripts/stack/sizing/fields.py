@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stack.model import ModelFilesError
+from stack.models.config_json import ModelFilesError
 
 # Wider than any model that exists (405 B: hidden 16384, vocabulary 2.6e5, context 1e7), far from an overflow.
 LARGEST = 100_000_000

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack.config import AUTO, Model, StackConfig, problem_at
+from stack.config.fields import AUTO
+from stack.config.load import problem_at
+from stack.config.model import Model
+from stack.config.schema import StackConfig
 from stack.errors import InputError, Problem
-from stack.model import ModelFilesError, read_config
+from stack.models.config_json import ModelFilesError, read_config
 from stack.sizing.architecture import shape_of
 from stack.sizing.errors import CannotPlanError
 from stack.sizing.headers import tensors_of

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stack.model import ModelFilesError, json_object
+from stack.models.config_json import ModelFilesError, json_object
 
 INDEX = "model.safetensors.index.json"
 # The library's own bound on a header; an index of a model of thousands of experts is some 10 MB.

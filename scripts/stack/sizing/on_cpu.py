@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stack.config import Model
+from stack.config.model import Model
 from stack.sizing.candidates import Candidate
 from stack.sizing.catalogue import constant
 from stack.sizing.choice import Choice

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from stack.config import AUTO, Model, StackConfig, problem_at
+from stack.config.fields import AUTO
+from stack.config.load import problem_at
+from stack.config.model import Model
+from stack.config.schema import StackConfig
 from stack.errors import InputError, Problem
 from stack.hardware import Gpu, Host
 from stack.sizing import on_cpu

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stack.config import AUTO, Model, PromisedSpeed
+from stack.config.fields import AUTO
+from stack.config.model import Model, PromisedSpeed
 
 # What one request is taken to be where stack.yaml does not say: a page of text in, a paragraph out.
 PROMPT_TOKENS, ANSWER_TOKENS = 1024, 256

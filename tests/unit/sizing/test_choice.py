@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from stack.config import AUTO, StackConfig, load_config
+from stack.config.fields import AUTO
+from stack.config.load import load_config
+from stack.config.schema import StackConfig
 from stack.errors import InputError
 from stack.hardware import Gpu, Host
 from stack.sizing.advice import changes, shortage

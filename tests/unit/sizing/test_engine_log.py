@@ -8,9 +8,9 @@ import pytest
 
 from engine_log import CacheSize, cache_size
 from stack.hardware import Host
+from stack.models.toy import make_toy_model
 from stack.sizing.files import known
 from stack.sizing.resolve import Resolver
-from stack.toy import make_toy_model
 from unit import given
 
 # vLLM 0.32.0 on the CPU with the toy model and VLLM_CPU_KVCACHE_SPACE=1: recorded from engines of this project. The

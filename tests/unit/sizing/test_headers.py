@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from stack.model import ModelFilesError
+from stack.models.config_json import ModelFilesError
+from stack.models.toy import make_toy_model
 from stack.sizing.errors import CannotPlanError
 from stack.sizing.headers import INDEX, Tensor, header_of, tensors_of
 from stack.sizing.shapes import Quantization
 from stack.sizing.weights import weights_of
-from stack.toy import make_toy_model
 from unit.sizing.fixtures import shape
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from stack.config import Model
-from stack.model import MAX_BYTES, ModelFilesError
+from stack.config.model import Model
+from stack.models.config_json import MAX_BYTES, ModelFilesError
 from stack.sizing.architecture import shape_of
 from stack.sizing.errors import CannotPlanError
 from stack.sizing.families import FAMILIES, REFUSED

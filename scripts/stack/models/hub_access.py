@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from stack.config import Hub
+from stack.config.schema import Hub
 from stack.console import say
 from stack.errors import InputError
 

@@ -12,8 +12,8 @@ from typing import BinaryIO, cast
 
 from stack.disk_space import check_space, gib, is_full
 from stack.errors import StackError
-from stack.model_files import is_safe_name, wanted
-from stack.transfer import Meter
+from stack.models.files import is_safe_name, wanted
+from stack.models.transfer import Meter
 
 
 @dataclass(frozen=True)

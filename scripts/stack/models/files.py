@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from stack.model import ModelFilesError, read_facts
+from stack.models.config_json import ModelFilesError, read_facts
 
 WEIGHTS = ".safetensors"
 INDEX = ".safetensors.index.json"

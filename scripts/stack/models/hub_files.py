@@ -16,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils._http import parse_ratelimit_headers
 
 from stack.errors import StackError
-from stack.model_files import WEIGHTS, is_safe_name, wanted
+from stack.models.files import WEIGHTS, is_safe_name, wanted
 
 TIMEOUT_SECONDS = 30
 TRIES = 5

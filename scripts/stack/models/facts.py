@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from stack.adapter_files import check_adapter, read_rank
-from stack.config import Model, StackConfig, problem_at
+from stack.config.folders import adapter_dirs, model_dir
+from stack.config.load import problem_at
+from stack.config.model import Model
+from stack.config.schema import StackConfig
 from stack.errors import InputError, Problem
-from stack.model import ModelFacts, ModelFilesError, read_facts
-from stack.model_files import check_model
-from stack.plan import adapter_dirs, model_dir
+from stack.models.adapter_files import check_adapter, read_rank
+from stack.models.config_json import ModelFacts, ModelFilesError, read_facts
+from stack.models.files import check_model
 
 
 def gather_facts(config: StackConfig, root: Path, shown: str) -> dict[str, ModelFacts]:

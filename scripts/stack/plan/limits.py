@@ -6,7 +6,7 @@ engine holds: weights that are not on a GPU, caches, pinned buffers, its process
 
 from __future__ import annotations
 
-from stack.config import Model
+from stack.config.model import Model
 
 # Interpreters, torch and one step's activations. The toy engine held 1.3 GiB beside 1 GiB of cache (vLLM 0.32.0, CPU,
 # measured as the cgroup's peak); the rest is for larger models' activations and the compilers that torch starts.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from stack.model import MAX_BYTES, ModelFilesError, check_folder
+from stack.models.config_json import MAX_BYTES, ModelFilesError, check_folder
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 

@@ -25,9 +25,9 @@ from huggingface_hub.utils._http import default_client_factory
 
 from stack.disk_space import check_space, gib
 from stack.errors import StackError
-from stack.hub_errors import explain
-from stack.hub_files import HubFile, HubModel, ask, refuse_long_waits
-from stack.transfer import Meter, side_by_side
+from stack.models.hub_errors import explain
+from stack.models.hub_files import HubFile, HubModel, ask, refuse_long_waits
+from stack.models.transfer import Meter, side_by_side
 
 WORKERS = 4
 TRIES = 5

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from stack.config import Model, StackConfig
+from stack.config.model import Model
+from stack.config.schema import StackConfig
 
 ENTRYPOINT = ("python3", "-m", "vllm.entrypoints.openai.api_server")
 PORT = 8000

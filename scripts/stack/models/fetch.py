@@ -14,17 +14,19 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, Literal
 
-from stack import hub_access, models_lock
-from stack.adapter_files import CONFIG, check_adapter
-from stack.config import Source, StackConfig
+from stack.config.folders import absolute, adapter_dirs, model_dir
+from stack.config.schema import StackConfig
+from stack.config.source import Source
 from stack.errors import InputError, Problem, StackError
 from stack.locks import taking_turns
-from stack.model import ModelFilesError
-from stack.model_archive import inspect, unpack
-from stack.model_files import check_model
-from stack.plan import absolute, adapter_dirs, model_dir
-from stack.toy import make_toy_adapter, make_toy_model
-from stack.transfer import Meter, side_by_side
+from stack.models import hub_access
+from stack.models import lock as models_lock
+from stack.models.adapter_files import CONFIG, check_adapter
+from stack.models.archive import inspect, unpack
+from stack.models.config_json import ModelFilesError
+from stack.models.files import check_model
+from stack.models.toy import make_toy_adapter, make_toy_model
+from stack.models.transfer import Meter, side_by_side
 
 Say = Callable[[str], None]
 
@@ -140,7 +142,7 @@ class _Bring:
 
     def _from_hub(self, source: Source, folder: Path) -> tuple[Path, dict[str, Any]]:
         # imported here: the hub's client costs half a second that every other command would pay
-        from stack.hub_fetch import fetch  # noqa: PLC0415
+        from stack.models.hub_fetch import fetch  # noqa: PLC0415
 
         if self._access is None:
             address = hub_access.endpoint(self._config.hub)

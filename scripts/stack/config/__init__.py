@@ -1,0 +1,1 @@
+"""stack.yaml -> StackConfig: frozen, typed, validated. stack.example.yaml documents every key."""

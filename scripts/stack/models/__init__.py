@@ -1,0 +1,1 @@
+"""Models and adapters on this host: what their files say, and how they come here."""

@@ -1,0 +1,108 @@
+"""The engines of a host and the pools that they make up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+from stack.config.folders import adapter_dirs, model_dir, state_dir
+from stack.config.model import Model
+from stack.config.schema import StackConfig
+from stack.hardware import Gpu, Host
+from stack.models.config_json import ModelFacts
+from stack.plan import vllm_args
+from stack.plan.limits import engine_memory_mib
+from stack.plan.types import Engine, HealthCheck, Pool
+
+# Docker kills after the stop grace: vLLM's own shutdown needs to be over before.
+STOP_GRACE_MARGIN_SECONDS = 15
+# NCCL's and vLLM's shared-memory rings for a few GPUs; a ceiling, not an allocation.
+SHM_MIB, SHM_MIB_PER_GPU = 1024, 2048
+# A frozen engine is killed after at most 3 x (3 s between two runs + 0.5 s + 10 s) + 5 s for its evidence = 46 s;
+# HAProxy's own check needs up to 12 s more to see an engine go that gets no requests. One run takes at most 37 s.
+HEALTH_CHECK = HealthCheck(interval=3, timeout=45, retries=3)
+
+
+def engines_and_pools(
+    config: StackConfig,
+    host: Host,
+    taken: Mapping[str, tuple[Gpu, ...]],
+    image: str,
+    root: Path,
+    facts: Mapping[str, ModelFacts],
+) -> tuple[tuple[Engine, ...], tuple[Pool, ...]]:
+    """Every replica, and a pool for each model. taken: engine -> its GPUs. root: where relative paths start."""
+    engines: list[Engine] = []
+    pools: list[Pool] = []
+    for model, pool in zip(config.models, pool_names(config), strict=True):
+        known = facts.get(model.served_model_name)
+        memory = engine_memory_mib(config.device, model, host.memory_mib, known.weights_bytes if known else 0)
+        names = []
+        for replica in range(model.replicas):
+            gpus = taken.get(engine_name(pool, replica), ())
+            engines.append(_engine(config, model, pool, replica, gpus, memory, image, root))
+            names.append(engines[-1].name)
+        pools.append(
+            Pool(
+                pool, model.served_model_name, tuple(names),
+                model.balancing, model.max_num_seqs, model.max_queue, model.queue_timeout,
+                model.task, tuple(adapter.name for adapter in model.lora_adapters),
+            )
+        )  # fmt: skip
+    return tuple(engines), tuple(pools)
+
+
+def engine_name(pool: str, replica: int) -> str:
+    """Name of a replica's container."""
+    return f"engine-{pool}-{replica}"
+
+
+def pool_names(config: StackConfig) -> list[str]:
+    """A name for each model's pool that DNS and HAProxy take, in the order of the models."""
+    names: list[str] = []
+    for model in config.models:
+        slug = re.sub(r"[^a-z0-9]+", "-", model.served_model_name.lower()).strip("-")[:40].strip("-")
+        # two names may differ only in characters that DNS does not know
+        free = (name for number in count() if (name := f"{slug}-{number}" if number else slug) not in names)
+        names.append(next(free))
+    return names
+
+
+def _engine(
+    config: StackConfig,
+    model: Model,
+    pool: str,
+    replica: int,
+    gpus: Sequence[Gpu],
+    memory: int | None,
+    image: str,
+    root: Path,
+) -> Engine:
+    name, state = engine_name(pool, replica), state_dir(config, root)
+    return Engine(
+        name=name,
+        served_model_name=model.served_model_name,
+        replica=replica,
+        image=image,
+        entrypoint=vllm_args.ENTRYPOINT,
+        argv=vllm_args.argv(config, model),
+        environment={
+            **vllm_args.environment(config, model),
+            "ENGINE_NAME": name,
+            "SERVED_MODEL_NAME": model.served_model_name,
+            "TASK": model.task,
+        },
+        gpus=tuple(gpu.uuid for gpu in gpus),
+        model_dir=str(model_dir(config, model, root)),
+        cache_dir=str(state / "cache" / name),
+        evidence_dir=str(state / "evidence" / name),
+        shm_mib=SHM_MIB + (SHM_MIB_PER_GPU * len(gpus) if len(gpus) > 1 else 0),
+        memory_mib=memory,
+        health_check=HEALTH_CHECK,
+        startup_timeout=model.startup_timeout,
+        stop_grace=model.shutdown_timeout + STOP_GRACE_MARGIN_SECONDS,
+        task=model.task,
+        adapter_dirs=tuple(str(folder) for folder in adapter_dirs(config, model, root).values()),
+    )

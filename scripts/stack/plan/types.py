@@ -1,0 +1,136 @@
+"""What a plan consists of: which replica on which GPUs, every flag, port, image and scrape target of one host.
+
+Templates only loop over it and print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """How Docker runs compose/engine/check.py: in seconds, and after how many failures it says unhealthy."""
+
+    interval: int
+    timeout: int
+    retries: int
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One vLLM process group in one container. Times in seconds, memory in MiB, paths on the host.
+
+    memory_mib: what it may hold of the host's memory, None where no limit can be told (limits.py).
+    """
+
+    name: str
+    served_model_name: str
+    replica: int
+    image: str
+    entrypoint: tuple[str, ...]
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    gpus: tuple[str, ...]
+    model_dir: str
+    cache_dir: str
+    evidence_dir: str
+    shm_mib: int
+    memory_mib: int | None
+    health_check: HealthCheck
+    startup_timeout: int
+    stop_grace: int
+    task: str = "generate"
+    adapter_dirs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The replicas of one model: one HAProxy backend.
+
+    max_num_seqs: requests that one replica works on; max_queue: how many more wait, for queue_timeout seconds.
+    adapters: more names that clients may ask for, answered by the same replicas.
+    """
+
+    name: str
+    served_model_name: str
+    engines: tuple[str, ...]
+    balancing: str
+    max_num_seqs: int
+    max_queue: int
+    queue_timeout: int
+    task: str = "generate"
+    adapters: tuple[str, ...] = ()
+
+    @property
+    def has_affinity(self) -> bool:
+        """Whether a conversation has a replica of its own; embeddings leave nothing in a prefix cache."""
+        return self.balancing == "prefix_affinity" and self.task == "generate"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One port that a container publishes on the host."""
+
+    service: str
+    address: str
+    port: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """One scrape target of Prometheus."""
+
+    job: str
+    address: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything one host runs. cordoned: replicas that are not run, as their GPU is not to be used (cordons.py)."""
+
+    project: str
+    host: str
+    device: str
+    images: Mapping[str, str]
+    nginx_loads_modules: bool
+    engines: tuple[Engine, ...]
+    pools: tuple[Pool, ...]
+    published: tuple[Published, ...]
+    targets: tuple[Target, ...]
+    gateway: Mapping[str, Any]
+    watch: Mapping[str, Any]
+    retention: str
+    state_dir: str
+    gpus_unused: tuple[str, ...]
+    cordoned: tuple[Engine, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as `plan.json` holds it."""
+        return asdict(self)
+
+
+def plan_from(document: Mapping[str, Any]) -> Plan:
+    """The plan that as_dict() wrote, such as the plan.json of an applied tree."""
+    parts: dict[str, type[Any]] = {
+        "engines": Engine,
+        "cordoned": Engine,
+        "pools": Pool,
+        "published": Published,
+        "targets": Target,
+    }
+    fields: dict[str, Any] = {
+        key: tuple(parts[key](**{name: _frozen(item) for name, item in entry.items()}) for entry in value)
+        if key in parts
+        else _frozen(value)
+        for key, value in document.items()
+    }
+    return Plan(**fields)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

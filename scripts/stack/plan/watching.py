@@ -1,0 +1,62 @@
+"""What Prometheus scrapes and has probed, and what its rules and Alertmanager are told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stack.config.schema import StackConfig
+from stack.hardware import Host
+from stack.observe import jobs
+from stack.plan import vllm_args
+from stack.plan.types import Engine, Pool, Target
+
+ENGINE_JOBS = ("vllm", "probe_replica")
+PROBED_PATHS = {"generate": "/v1/completions", "embed": "/v1/embeddings"}
+
+
+def engine_targets(engine: Engine, pools: Sequence[Pool], host: str) -> tuple[Target, Target]:
+    """What Prometheus scrapes of an engine, and what it has asked of it from outside."""
+    pool = next(pool for pool in pools if engine.name in pool.engines)
+    where = f"{engine.name}:{vllm_args.PORT}"
+    labels = {
+        "host": host, "model": engine.served_model_name, "replica": str(engine.replica), "server": engine.name,
+    }  # fmt: skip
+    probed = {**labels, "__param_module": f"replica_{pool.name}"}
+    return Target("vllm", where, labels), Target("probe_replica", f"http://{where}{PROBED_PATHS[pool.task]}", probed)
+
+
+def scrape_targets(
+    config: StackConfig, engines: Sequence[Engine], pools: Sequence[Pool], host: Host
+) -> tuple[Target, ...]:
+    """Everything that Prometheus of this host scrapes or has probed."""
+    here = {"host": host.name}
+    targets = [target for engine in engines for target in engine_targets(engine, pools, host.name)]
+    for pool in pools:
+        labels = {**here, "model": pool.served_model_name, "__param_module": f"gateway_{pool.name}"}
+        # one target a model: Prometheus tells them apart by their address, which the gateway reads without its query
+        where = f"https://nginx:8443{PROBED_PATHS[pool.task]}?probe={pool.name}"
+        targets.append(Target("probe_gateway", where, labels))
+    parts: dict[str, tuple[str, ...]] = {
+        "alertmanager": ("alertmanager:9093",),
+        "blackbox": (jobs.BLACKBOX,),
+        "haproxy": ("haproxy:8405", "haproxy-standby:8405"),
+        "nginx": ("nginx:8406",),
+        "node": ("node-exporter:9100",),
+        "prometheus": ("localhost:9090",),
+    }
+    if config.device == "cuda":
+        parts |= {"cadvisor": ("cadvisor:8080",), "dcgm": ("dcgm-exporter:9400",)}
+    targets += [Target(job, address, here) for job, addresses in parts.items() for address in addresses]
+    return tuple(targets)
+
+
+def watch_part(config: StackConfig, rules: Mapping[str, str]) -> dict[str, Any]:
+    """Plan.watch: what is promised, who is told, and the user's own rule files."""
+    watch = config.observability
+    return {
+        "slo": watch.slo.model_dump(),
+        "receivers": tuple(receiver.model_dump() for receiver in watch.receivers),
+        "rules": dict(rules),
+        "runbooks": watch.runbooks,
+    }
