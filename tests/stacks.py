@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from stack import fleet_lock
 from stack.config.folders import model_dir
 from stack.config.load import load_config
 from stack.config.schema import StackConfig
-from stack.hardware import Gpu, Host, load_hosts
+from stack.hardware import Gpu, Host, is_fleet, load_hosts
+from stack.plan.fleet import Given, make_fleet
 from stack.plan.make import make_plan
 from stack.plan.types import Plan
-from stack.sizing.files import needs_of
+from stack.sizing.files import Known, Unknown, needs_of
 from stack.sizing.resolve import Resolver
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +39,13 @@ def plans(images: Mapping[str, str], *, images_built: bool) -> Iterator[tuple[st
         config = load_config(path)
         own = path.with_name("hosts.yaml")
         hosts = load_hosts(own) if own.exists() else (EIGHT_GPUS if config.device == "cuda" else Host(),)
+        if is_fleet(hosts):
+            needs = _needs(config, path)
+            given = Given(
+                images, ROOT, {}, needs, {}, images_built, previous=fleet_lock.load(fleet_lock.lock_file(own))
+            )
+            yield from ((str(path.relative_to(ROOT)), plan) for plan, _ in make_fleet(config, hosts, given))
+            continue
         resolver = _resolver(config, path)
         for host in hosts:
             resolved, _ = resolver.host(host)
@@ -44,4 +53,8 @@ def plans(images: Mapping[str, str], *, images_built: bool) -> Iterator[tuple[st
 
 
 def _resolver(config: StackConfig, path: Path) -> Resolver:
-    return Resolver(config, needs_of(config, lambda model: model_dir(config, model, path.parent), str(path)))
+    return Resolver(config, _needs(config, path))
+
+
+def _needs(config: StackConfig, path: Path) -> dict[str, Known | Unknown]:
+    return needs_of(config, lambda model: model_dir(config, model, path.parent), str(path))

@@ -38,7 +38,12 @@ def without_gpus(plan: Plan, uuids: Iterable[str]) -> Plan:
 
 
 def without_engines(plan: Plan, names: Iterable[str]) -> Plan:
-    """The plan in which exactly these engines are not run."""
+    """The plan in which exactly these engines are not run. Raises StackError for a host of a fleet."""
+    if plan.fleet:
+        raise StackError(
+            f"{plan.host} is one of a fleet, whose gateways and Prometheus have to know too: cordon where the fleet is"
+            " planned, and deploy"
+        )
     out = set(names)
     running = tuple(engine for engine in _every(plan) if engine.name not in out)
     return replace(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from stack.config.fields import Name
 from stack.config.problems import problems_of
@@ -18,6 +20,21 @@ from stack.yaml_input import load_mapping
 
 # What a GPU that nobody uses holds: driver and persistence daemon take up to a few hundred MiB.
 IDLE_MEMORY_MIB = 512
+
+Role = Literal["engines", "gateway", "observability"]
+ROLES: tuple[Role, ...] = ("engines", "gateway", "observability")
+# RFC 1918, and RFC 6598 where many overlay networks have their addresses
+_PRIVATE = [IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")]
+
+
+def _private(value: str) -> str:
+    try:
+        address = IPv4Address(value)
+    except ValueError:
+        raise ValueError("an IPv4 address that the other hosts reach this one by") from None
+    if not any(address in network for network in _PRIVATE):
+        raise ValueError(f"not an address of a private network: {', '.join(map(str, _PRIVATE))}")
+    return str(address)
 
 
 class Gpu(BaseModel):
@@ -37,17 +54,30 @@ class Gpu(BaseModel):
 
 
 class Host(BaseModel):
-    """One machine, the GPUs of it that the stack may take, and its memory in MiB where that is known."""
+    """One machine, the GPUs of it that the stack may take, and its memory in MiB where that is known.
+
+    roles: which parts of the stack it runs, None for all. address: what the other hosts of a fleet reach it by.
+    interface: where a gateway host answers to the floating address.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: Name = "localhost"
     gpus: tuple[Gpu, ...] = Field((), strict=False)
     memory_mib: int | None = Field(None, ge=1)
+    roles: tuple[Role, ...] | None = Field(None, min_length=1, strict=False)
+    address: Annotated[str, AfterValidator(_private)] | None = None
+    interface: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")] | None = None
+
+    def has(self, role: Role) -> bool:
+        """Whether it runs this part of the stack."""
+        return self.roles is None or role in self.roles
 
 
 class HostsFile(BaseModel):
-    """A hosts file: ``hosts: [{name, memory_mib, gpus: [{uuid, model, memory_mib, nvlink, numa}]}]``."""
+    """A hosts file: ``hosts: [{name, memory_mib, gpus, roles, address, interface}]``, and for each of the gpus
+    ``{uuid, model, memory_mib, nvlink, numa}``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -55,7 +85,7 @@ class HostsFile(BaseModel):
 
 
 def load_hosts(path: Path) -> tuple[Host, ...]:
-    """Hosts of a hosts file. Raises InputError with every problem; a name or a GPU given twice is one."""
+    """Hosts of a hosts file. Raises InputError with every problem, those of a fleet among them."""
     document = load_mapping(path)
     try:
         hosts = HostsFile.model_validate(document).hosts
@@ -72,9 +102,43 @@ def load_hosts(path: Path) -> tuple[Host, ...]:
             if gpu.uuid in uuids:
                 problems.append(Problem(f"hosts[{index}].gpus[{place}].uuid", f"{gpu.uuid} is given twice"))
             uuids.add(gpu.uuid)
+    problems += _fleet_problems(hosts)
     if problems:
         raise InputError(str(path), problems)
     return hosts
+
+
+def is_fleet(hosts: Sequence[Host]) -> bool:
+    """Whether the hosts are one stack together: one of them leaves a role to the others."""
+    return any(not host.has(role) for host in hosts for role in ROLES)
+
+
+def _fleet_problems(hosts: Sequence[Host]) -> Iterator[Problem]:
+    for index, host in enumerate(hosts):
+        if host.roles and len(set(host.roles)) < len(host.roles):
+            yield Problem(f"hosts[{index}].roles", "a role is given twice")
+        if host.gpus and not host.has("engines"):
+            what = f"{host.name!r} has GPUs and not the role engines: add it, or leave the GPUs out"
+            yield Problem(f"hosts[{index}].gpus", what)
+    if not is_fleet(hosts):
+        return
+    for role in ROLES:
+        if not any(host.has(role) for host in hosts):
+            yield Problem("hosts", f"no host has the role {role}; a fleet needs one")
+    watching = [index for index, host in enumerate(hosts) if host.has("observability")]
+    for index in watching[1:]:
+        why = "" if hosts[index].roles else "; roles left out are all of them"
+        first = hosts[watching[0]].name
+        yield Problem(f"hosts[{index}].roles", f"observability is on {first!r} already, and belongs on one host{why}")
+    seen: dict[str, str] = {}
+    for index, host in enumerate(hosts):
+        where = f"hosts[{index}].address"
+        if host.address is None:
+            yield Problem(where, f"this key is needed in a fleet: the other hosts reach {host.name!r} by it")
+        elif host.address in seen:
+            yield Problem(where, f"{host.address} is the address of {seen[host.address]!r} already")
+        else:
+            seen[host.address] = host.name
 
 
 def save_hosts(path: Path, hosts: tuple[Host, ...]) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from stack import certificates, cordons, kept_state
+from stack import certificates, cordons, fleet_lock, kept_state
 from stack.config.fields import UNSAFE_IN_PATHS
 from stack.config.folders import absolute, model_dir, state_dir
 from stack.config.load import load_config
 from stack.config.schema import StackConfig
-from stack.errors import InputError, StackError
-from stack.hardware import Gpu, Host, find_gpus, load_hosts, memory_here, save_hosts
+from stack.errors import InputError
+from stack.hardware import Host, is_fleet, save_hosts
 from stack.images.choice import choose
 from stack.images.pins import Source
 from stack.images.source import remember as remember_source
@@ -20,18 +21,24 @@ from stack.images.source import source_of
 from stack.models.config_json import ModelFacts
 from stack.models.facts import gather_facts
 from stack.observe import user_files
+from stack.plan.fleet import Given, make_fleet
 from stack.plan.make import make_plan
+from stack.plan.places import EnginePlace
 from stack.plan.types import Plan
 from stack.render import render
 from stack.sizing.files import Known, Unknown, needs_of, running_gpus
 from stack.sizing.resolve import Resolver, Sized
+from stack.which_hosts import taken_file, taken_gpus, which_hosts
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """One stack file and what it is planned with. shown: its name in messages. cordoned: GPUs not to be used."""
+    """One stack file and what it is planned with. shown: its name in messages. cordoned: GPUs not to be used.
+
+    places: of a fleet's engines, as its lock has them. only: the one host of a fleet that is asked for.
+    """
 
     shown: str
     config: StackConfig
@@ -43,6 +50,8 @@ class Inputs:
     cordoned: frozenset[str]
     needs: dict[str, Known | Unknown]
     rules: dict[str, str]
+    places: Mapping[str, EnginePlace] = field(default_factory=dict)
+    only: str | None = None
 
     @property
     def state(self) -> Path:
@@ -70,6 +79,8 @@ class Inputs:
 
     def plans_with_reasons(self) -> list[tuple[Plan, tuple[Sized, ...]]]:
         """One plan for each host, and what the numbers rest on."""
+        if is_fleet(self.hosts):
+            return [made for made in self.fleet() if self.only in (None, made[0].host)]
         resolver = Resolver(self.config, self.needs, self.shown)
         made = []
         for host in self.hosts:
@@ -80,6 +91,14 @@ class Inputs:
             )  # fmt: skip
             made.append((cordons.without_gpus(plan, self.cordoned), sized))
         return made
+
+    def fleet(self) -> list[tuple[Plan, tuple[Sized, ...]]]:
+        """The plan of every host of a fleet, whichever is asked for."""
+        given = Given(
+            self.images, ROOT, self.facts, self.needs, self.rules, self.images_built, self.shown, self.places,
+            self.cordoned,
+        )  # fmt: skip
+        return make_fleet(self.config, self.hosts, given)
 
     def render(self, plan: Plan) -> dict[str, bytes]:
         """The files of build/<host>/, with the API keys and the certificate that exist so far."""
@@ -119,14 +138,16 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     _check_root()
     config = load_config(arguments.stack, shown)
     facts = gather_facts(config, ROOT, shown)
-    hosts = _hosts(config, arguments)
+    hosts = which_hosts(config, arguments, state_dir(config, ROOT))
     source = source_of(config.images, arguments.stack, ROOT, _source_file(config))
     chosen = choose(ROOT, config.images, source, config.device)
     cordoned = cordons.cordoned(state_dir(config, ROOT))
     needs = needs_of(config, lambda model: model_dir(config, model, ROOT), shown)
     rules = user_files.read(config.observability.model_dump(), ROOT, shown)
     return Inputs(
-        shown, config, hosts, source, chosen.references, chosen.built, facts, cordoned, needs, rules
+        shown, config, hosts, source, chosen.references, chosen.built, facts, cordoned, needs, rules,
+        fleet_lock.load(fleet_lock.lock_file(arguments.hosts)) if is_fleet(hosts) else {},
+        arguments.host if is_fleet(hosts) else None,
     )  # fmt: skip
 
 
@@ -138,17 +159,11 @@ def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None
     inputs.state.mkdir(parents=True, exist_ok=True)
     if inputs.config.device == "cuda":
         used = {uuid for engine in (*plan.engines, *plan.cordoned) for uuid in engine.gpus}
-        earlier = {gpu.uuid for gpu in taken_gpus(inputs.config)} if failed_before else set()
+        earlier = {gpu.uuid for gpu in taken_gpus(inputs.state)} if failed_before else set()
         host = inputs.hosts[0]
         kept = tuple(gpu for gpu in host.gpus if gpu.uuid in used | earlier)
-        save_hosts(_hosts_file(inputs.config), (host.model_copy(update={"gpus": kept}),))
+        save_hosts(taken_file(inputs.state), (host.model_copy(update={"gpus": kept}),))
     remember_source(inputs.source, inputs.config.images, Path(inputs.shown), ROOT, _source_file(inputs.config))
-
-
-def taken_gpus(config: StackConfig) -> tuple[Gpu, ...]:
-    """The GPUs of this box that the stack took earlier."""
-    known = _hosts_file(config)
-    return load_hosts(known)[0].gpus if known.is_file() else ()
 
 
 def _check_root() -> None:
@@ -159,41 +174,5 @@ def _check_root() -> None:
         )
 
 
-def _hosts_file(config: StackConfig) -> Path:
-    return state_dir(config, ROOT) / "hosts.yaml"
-
-
 def _source_file(config: StackConfig) -> Path:
     return state_dir(config, ROOT) / "images.yaml"
-
-
-def _hosts(config: StackConfig, arguments: argparse.Namespace) -> tuple[Host, ...]:
-    if arguments.hosts is not None:
-        hosts = load_hosts(arguments.hosts)
-        if arguments.host is None:
-            return hosts
-        chosen = tuple(host for host in hosts if host.name == arguments.host)
-        if not chosen:
-            names = ", ".join(host.name for host in hosts)
-            raise InputError(str(arguments.hosts), f"no host {arguments.host!r}; there are: {names}")
-        return chosen
-    if config.device == "cpu":
-        return (Host(),)
-    return (Host(gpus=_gpus_here(config), memory_mib=memory_here()),)
-
-
-def _gpus_here(config: StackConfig) -> tuple[Gpu, ...]:
-    idle, busy = find_gpus()
-    here = {gpu.uuid: gpu for gpu in (*idle, *busy)}
-    # the stack's own engines make its GPUs busy: what it took stays its own, and comes first. A cordoned GPU keeps its
-    # place, so that every replica keeps its own, even where the driver has lost it; one that was free is not taken.
-    cordoned = cordons.cordoned(state_dir(config, ROOT))
-    earlier = {gpu.uuid: gpu for gpu in taken_gpus(config)}
-    here = {uuid: gpu for uuid, gpu in earlier.items() if uuid in cordoned} | here
-    gone = [uuid for uuid in earlier if uuid not in here]
-    if gone:
-        raise StackError(
-            f"{_hosts_file(config)}: GPU {', '.join(gone)} is not in this box any more (see `nvidia-smi -L`);"
-            " delete the file to choose from the GPUs that are here"
-        )
-    return (*(here[uuid] for uuid in earlier), *(gpu for gpu in idle if gpu.uuid not in {*earlier, *cordoned}))

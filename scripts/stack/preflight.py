@@ -16,6 +16,7 @@ from stack.gpu import cdi, cuda, state
 from stack.hardware import find_gpus
 from stack.images.pins import load_pins
 from stack.inputs import ROOT, Inputs
+from stack.plan.fleet_types import Opening
 from stack.plan.types import Plan, Published
 
 # Logs, metrics and caches of a few hours; images and models are checked where they are made.
@@ -44,7 +45,7 @@ def _ports(plan: Plan, running: Mapping[str, Container]) -> Iterator[Problem]:
         for binding in bindings or ()
         if binding["HostPort"] and container.status == "running"
     }
-    for wanted in plan.published:
+    for wanted in plan.ports:
         if wanted.port not in ours and (cause := cannot_bind(wanted)):
             yield Problem(
                 wanted.key,
@@ -53,7 +54,7 @@ def _ports(plan: Plan, running: Mapping[str, Container]) -> Iterator[Problem]:
             )
 
 
-def cannot_bind(wanted: Published) -> str | None:
+def cannot_bind(wanted: Published | Opening) -> str | None:
     """Why a port cannot be had; None when it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
+from stack import fleet_tree
 from stack.errors import StackError
-from stack.gateway_state import GatewayState, client_limits
+from stack.gateway_state import GatewayState
 from stack.observe import files as observe
-from stack.plan import vllm_args
 from stack.plan.types import Plan
+from stack.template_context import context, targets
 
 MANIFEST = "manifest.json"
 REVISION = "nginx/revision.json"
@@ -46,6 +47,7 @@ UNITS = (
     ("prometheus/targets/", "prometheus", "none"),  # Prometheus watches its target files
     ("prometheus/", "prometheus", "reload"),
     ("plan.json", "stack", "none"),
+    ("host/", "host", "none"),  # no container reads them: whoever applies the tree puts them in their place
     ("", "compose", "recreate"),  # Compose itself tells which containers differ
 )
 
@@ -55,13 +57,19 @@ def render(plan: Plan, state: GatewayState, root: Path) -> dict[str, bytes]:
 
     Of API keys only their SHA-256 comes near this tree.
     """
-    files = dict(_static(root))
+    files = {
+        path: fleet_tree.static_file(path, content, plan)
+        for path, content in _static(root)
+        if fleet_tree.belongs(path, plan)
+    }
     told = plan.as_dict()
-    for path, content in (*_templates(plan, state, root), *observe.files(told).items()):
+    watched = observe.files(told) if fleet_tree.belongs(observe.RULES, plan) else {}
+    for path, content in (*_templates(plan, state, root), *watched.items()):
         if path in files:
             raise StackError(f"{path} is both a static file and a template: keep one of them")
         files[path] = content
-    files[REVISION] = _revision(files, state.certificate)
+    if fleet_tree.belongs(REVISION, plan):
+        files[REVISION] = _revision(files, state.certificate)
     files["plan.json"] = _json(told).encode()
     files[MANIFEST] = manifest(files)
     return dict(sorted(files.items()))
@@ -115,66 +123,23 @@ def _static(root: Path) -> Iterator[tuple[str, bytes]]:
 
 def _templates(plan: Plan, state: GatewayState, root: Path) -> Iterator[tuple[str, bytes]]:
     environment = _environment(root / "templates")
-    context = _context(plan, state)
+    known = context(plan, state)
     for name in environment.list_templates(extensions=["j2"]):
+        path = name.removesuffix(".j2")
+        if not fleet_tree.belongs(path, plan):
+            continue
         if name == EACH_JOB:
-            for job, targets in _targets(plan).items():
-                text = _print(environment, name, {"targets": targets})
-                yield f"prometheus/targets/{job}.json", text
+            for job, found in targets(plan).items():
+                yield f"prometheus/targets/{job}.json", _print(environment, name, {"targets": found})
         else:
-            yield name.removesuffix(".j2"), _print(environment, name, context)
+            yield path, _print(environment, name, known)
 
 
-def _print(environment: Environment, name: str, context: Mapping[str, Any]) -> bytes:
+def _print(environment: Environment, name: str, known: Mapping[str, Any]) -> bytes:
     try:
-        return environment.get_template(name).render(context).encode()
+        return environment.get_template(name).render(known).encode()
     except TemplateError as error:
         raise StackError(f"templates/{name}: {error}") from error
-
-
-def _context(plan: Plan, state: GatewayState) -> dict[str, Any]:
-    limits = client_limits(plan, state)
-    return {
-        "plan": plan,
-        "state": state,
-        # in their pool and disabled: without its line, the others would change their place in consistent hashing
-        "not_run": {engine.name for engine in plan.cordoned},
-        "keys": dict(sorted(state.keys.items())),
-        "engine_port": vllm_args.PORT,
-        **observe.context(plan.watch, list(_targets(plan))),
-        # mappings and not lists, here and in "models": preloaded lists have no methods in njs
-        "clients": {
-            name: {
-                # in metrics: what many clients would cost is bounded
-                "label": name if place < observe.LABELLED_CLIENTS else "others",
-                "models": limit["models"] and dict.fromkeys(limit["models"], True),
-                "max_body_bytes": limit["max_body_size_mib"] * 2**20,
-            }
-            for place, (name, limit) in enumerate(limits.items())
-        },
-        # nginx wants a zone for each distinct limit
-        "rates": _by_value(limits, "requests_per_second"),
-        "concurrencies": _by_value(limits, "concurrency"),
-        "max_body_size_mib": max(limit["max_body_size_mib"] for limit in limits.values()),
-        "models": {
-            name: {"pool": pool.name, "task": pool.task}
-            | ({"replicas": dict.fromkeys(pool.engines, True)} if pool.has_affinity else {})
-            for pool in plan.pools
-            for name in (pool.served_model_name, *pool.adapters)
-        },
-    }
-
-
-def _by_value(limits: Mapping[str, Mapping[str, Any]], key: str) -> list[tuple[int, list[str]]]:
-    values = sorted({limit[key] for limit in limits.values()})
-    return [(value, [name for name, limit in limits.items() if limit[key] == value]) for value in values]
-
-
-def _targets(plan: Plan) -> dict[str, Sequence[Mapping[str, Any]]]:
-    jobs: dict[str, list[Mapping[str, Any]]] = {}
-    for target in sorted(plan.targets, key=lambda target: (target.job, target.address)):
-        jobs.setdefault(target.job, []).append({"targets": [target.address], "labels": dict(target.labels)})
-    return dict(sorted(jobs.items()))
 
 
 @cache

@@ -55,15 +55,20 @@ def plan_table(plan: Mapping[str, Any]) -> str:
     ]
     ports = [[entry["service"], f"{entry['address']}:{entry['port']}"] for entry in plan["published"]]
     images = [[role, image] for role, image in sorted(plan["images"].items())]
+    fleet = plan.get("fleet")
+    roles = f", {fleet['address']} of a fleet: {', '.join(fleet['roles'])}" if fleet else ""
     parts = [
-        f"host {plan['host']}, stack {plan['project']}, device {plan['device']}",
-        table(["replica", "model", "GPUs", "model folder"], engines),
-        table(["published", "address"], ports),
+        f"host {plan['host']}, stack {plan['project']}, device {plan['device']}{roles}",
+        *([table(["replica", "model", "GPUs", "model folder"], engines)] if engines or not fleet else []),
+        *([table(["published", "address"], ports)] if ports else []),
+        *(_between_hosts(fleet) if fleet else []),
         table(["image of", "reference"], images),
     ]
     for pool in plan["pools"]:
         every = [*plan["engines"], *plan["cordoned"]]
-        engine = next(engine for engine in every if engine["name"] == pool["engines"][0])
+        engine = next((engine for engine in every if engine["name"] in pool["engines"]), None)
+        if engine is None:
+            continue  # its engines are on other hosts of the fleet
         if engine["memory_mib"]:
             parts.append(f"memory of one {pool['served_model_name']}: at most {engine['memory_mib'] // 1024} GiB")
         parts.append(f"flags of {pool['served_model_name']}:\n  {' '.join(engine['argv'])}")
@@ -72,3 +77,13 @@ def plan_table(plan: Mapping[str, Any]) -> str:
     if plan["gpus_unused"]:
         parts.append(f"GPUs left free: {', '.join(plan['gpus_unused'])}")
     return "\n\n".join(parts)
+
+
+def _between_hosts(fleet: Mapping[str, Any]) -> list[str]:
+    openings = [
+        [one["service"], f"{one['address']}:{one['port']}", ", ".join(one["clients"]) or "itself"]
+        for one in fleet["openings"]
+    ]
+    servers = [[name, f"{one['address']}:{one['port']}", one["host"]] for name, one in fleet["servers"].items()]
+    found = [table(["answers other hosts", "address", "which"], openings)] if openings else []
+    return found + ([table(["engine of the fleet", "address", "host"], servers)] if servers else [])

@@ -1,5 +1,7 @@
 """A case is a folder: stack.yaml (and hosts.yaml, models/) -> plan.json or error.txt. Its name is the behaviour.
 
+A fleet's hosts.lock says where its engines run by now.
+
 Where the plan knows a model, reasons.txt holds what `make plan` says of it.
 
 `UPDATE_CASES=1 make test-unit` writes the expected files anew: read the diff before you commit it.
@@ -15,11 +17,13 @@ from typing import Any
 
 import pytest
 
+from stack import fleet_lock
 from stack.config.folders import model_dir
 from stack.config.load import load_config, problem_at
 from stack.errors import InputError
-from stack.hardware import Host, load_hosts
+from stack.hardware import Host, is_fleet, load_hosts
 from stack.models.config_json import ModelFilesError, read_facts
+from stack.plan.fleet import Given, make_fleet
 from stack.plan.make import make_plan
 from stack.sizing.explain import sized_text
 from stack.sizing.files import needs_of
@@ -59,13 +63,19 @@ def outcome(case: Path) -> dict[str, str]:
                 problems.append(problem_at(config, model, "source.path", str(error)))
         if problems:
             raise InputError("stack.yaml", problems)
-        resolver = Resolver(config, needs_of(config, lambda model: model_dir(config, model, case), "stack.yaml"))
-        made = [(host, *resolver.host(host)) for host in hosts]
-        plans = [make_plan(resolved, host, IMAGES, ROOT, facts).as_dict() for host, resolved, _ in made]
+        needs = needs_of(config, lambda model: model_dir(config, model, case), "stack.yaml")
+        if is_fleet(hosts):
+            previous = fleet_lock.load(case / "hosts.lock")
+            made = make_fleet(config, hosts, Given(IMAGES, ROOT, facts, needs, {}, previous=previous))
+        else:
+            resolver = Resolver(config, needs)
+            resolved = [(host, *resolver.host(host)) for host in hosts]
+            made = [(make_plan(one, host, IMAGES, ROOT, facts), sized) for host, one, sized in resolved]
     except InputError as error:
         return {"error.txt": str(error).replace(str(case), "CASE") + "\n"}
+    plans = [plan.as_dict() for plan, _ in made]
     found = {"plan.json": json.dumps(plans, indent=1, sort_keys=True) + "\n"}
-    reasons = [reason for plan, (_, _, sized) in zip(plans, made, strict=True) for reason in _reasons(plan, sized)]
+    reasons = [reason for plan, (_, sized) in zip(plans, made, strict=True) for reason in _reasons(plan, sized)]
     return found | ({"reasons.txt": "\n\n".join(reasons) + "\n"} if reasons else {})
 
 

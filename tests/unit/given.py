@@ -9,6 +9,7 @@ from typing import Any
 from stack.config.schema import StackConfig
 from stack.errors import InputError
 from stack.hardware import Gpu, Host
+from stack.plan.fleet import Given, make_fleet
 from stack.plan.make import make_plan
 from stack.plan.types import Plan
 from stacks import EIGHT_GPUS, ROOT
@@ -51,3 +52,22 @@ def gpus(count: int) -> tuple[Gpu, ...]:
 def wheres(error: InputError) -> list[str]:
     """The key paths that an error names."""
     return [problem.where for problem in error.problems]
+
+
+def host(name: str, number: int, count: int = 0, roles: list[str] | None = None, **keys: Any) -> Host:
+    """A host of a fleet: 10.0.0.<number>, with so many GPUs."""
+    cards = [
+        {"uuid": f"GPU-{number:08x}-{n:04x}", "model": "NVIDIA A100-SXM4-80GB", "memory_mib": 81920}
+        for n in range(count)
+    ]
+    return Host.model_validate(
+        {"name": name, "address": f"10.0.0.{number}", "gpus": cards, "roles": roles or None, **keys}
+    )
+
+
+def fleet(stack: StackConfig, *hosts: Host, **keys: Any) -> dict[str, Plan]:
+    """The plans of a fleet by host."""
+    made = make_fleet(
+        stack, hosts, Given(**{"images": IMAGES, "root": ROOT, "facts": {}, "files": {}, "rules": {}, **keys})
+    )
+    return {plan.host: plan for plan, _ in made}

@@ -125,7 +125,7 @@ def gpu(uuid: str) -> str:
         (f"hosts: [{{name: a, gpus: [{gpu(A)}, {gpu(A)}]}}]", ["hosts[0].gpus[1].uuid"]),
         (f"hosts: [{{name: a, gpus: [{gpu('0')}]}}]", ["hosts[0].gpus[0].uuid"]),
         (f"hosts: [{{name: a, gpus: [{{uuid: {A}}}]}}]", ["hosts[0].gpus[0].model", "hosts[0].gpus[0].memory_mib"]),
-        ("hosts: [{name: A, address: 10.0.0.1}]", ["hosts[0].name", "hosts[0].address"]),
+        ("hosts: [{name: A, adress: 10.0.0.1}]", ["hosts[0].name", "hosts[0].adress"]),
         ("nodes: []", ["hosts", "nodes"]),
     ],
 )

@@ -87,7 +87,10 @@ def test_every_static_file_is_there_at_the_same_path_with_the_same_bytes(plan: P
 
 
 def test_every_template_is_rendered_at_its_own_path(plan: Plan) -> None:
-    tree = render(plan, STATE, ROOT)
+    cpu = given.config(gateway={"floating_address": "10.0.0.100"})
+    other = given.host("other", 2, roles=["gateway", "engines"], interface="eth0")
+    fleet = given.fleet(cpu, given.host("all", 1, interface="eth0"), other)["all"]
+    tree = render(plan, STATE, ROOT) | render(fleet, STATE, ROOT)
     jobs = {target.job for target in plan.targets}
     for path in (ROOT / "templates").rglob("*.j2"):
         name = path.relative_to(ROOT / "templates").as_posix().removesuffix(".j2")
@@ -100,6 +103,7 @@ def test_the_tree_holds_nothing_else(plan: Plan) -> None:
         path.relative_to(ROOT).as_posix() for name in STATIC for path in (ROOT / name, *(ROOT / name).rglob("*"))
     }
     templates = {path.relative_to(ROOT / "templates").as_posix() for path in (ROOT / "templates").rglob("*.j2")}
+    assert {path for path in render(plan, STATE, ROOT) if "fleet" in path or path.startswith("host/")} == set()
     targets = {f"prometheus/targets/{target.job}.json" for target in plan.targets}
     others = set(render(plan, STATE, ROOT)) - sources - targets - {path.removesuffix(".j2") for path in templates}
     watched = {f"prometheus/rules/{name}.yaml" for name in ("gateway", "host", "monitoring", "serving", "slo")}

@@ -24,6 +24,16 @@ def _listen(value: str) -> str:
         raise ValueError("an IPv4 address of this host, or 0.0.0.0 for all of them") from None
 
 
+def _floating(value: str) -> str:
+    try:
+        address = IPv4Address(value)
+    except ValueError:
+        raise ValueError("an IPv4 address") from None
+    if address.is_loopback or address.is_multicast or address.is_unspecified:
+        raise ValueError("not an address that a host can have")
+    return str(address)
+
+
 Listen = Annotated[str, AfterValidator(_listen)]
 
 
@@ -54,6 +64,7 @@ class Gateway(Section):
 
     listen: Listen = "0.0.0.0"
     https_port: Port = 8443
+    floating_address: Annotated[str, AfterValidator(_floating)] | None = None
     server_name: Annotated[str, AfterValidator(_server_name)] = "localhost"
     tls: Tls | None = None
     api_keys: tuple[Client, ...] = Field((Client(name="default"),), min_length=1, max_length=1000, strict=False)

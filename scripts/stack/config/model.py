@@ -50,7 +50,7 @@ class Model(Section):
     served_model_name: ModelName
     source: Source
     objective: Literal["throughput", "latency"] | PromisedSpeed = "throughput"
-    replicas: Annotated[int, Field(ge=1, le=64), OrAuto] = 1
+    replicas: Annotated[int, Field(ge=1, le=4096), OrAuto] = 1
     tensor_parallel_size: Annotated[int, Field(ge=1, le=64), OrAuto] = 1
     task: Literal["generate", "embed"] = "generate"
     dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] = "auto"

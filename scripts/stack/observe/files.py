@@ -7,7 +7,7 @@ from typing import Any
 
 from stack.observe import alertmanager, gateway, gpu, host, monitoring, serving, slo
 from stack.observe.histograms import GATEWAY
-from stack.observe.jobs import BLACKBOX, JOBS
+from stack.observe.jobs import BLACKBOX, jobs_for
 from stack.observe.rule import Alert, Group, rule_file
 
 RULES = "prometheus/rules/"
@@ -56,10 +56,10 @@ def files(plan: Mapping[str, Any]) -> dict[str, bytes]:
     return {**rule_files(plan), "prometheus/alertmanager.yml": alertmanager.configuration(plan["watch"])}
 
 
-def context(watch: Mapping[str, Any], jobs: Sequence[str]) -> dict[str, Any]:
-    """What templates say of monitoring. jobs: those that this plan has targets of."""
+def context(watch: Mapping[str, Any], jobs: Sequence[str], servers: int) -> dict[str, Any]:
+    """What templates say of monitoring. jobs: those that this plan has targets of. servers: engines of a HAProxy."""
     return {
-        "jobs": {job: JOBS[job] for job in jobs},
+        "jobs": jobs_for(jobs, servers),
         "blackbox": BLACKBOX,
         "observe": {"edges": GATEWAY, "given_up_after": watch["slo"]["given_up_after"]},
     }

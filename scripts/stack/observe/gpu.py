@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stack.observe.rule import Alert, any_of
+from stack.observe.rule import Alert, any_of, quoted
 from stack.observe.xids import TABLE
 
 MINUTE = 60
@@ -22,20 +22,40 @@ GPU_HOT, MEMORY_HOT = 86, 90
 
 def alerts(plan: Mapping[str, Any]) -> Iterator[Alert]:
     """Of the GPUs that this plan uses; none without."""
-    planned = [uuid for engine in plan["engines"] for uuid in engine["gpus"]]
+    planned = _planned(plan)
     if not planned:
         return
     yield from xid_alerts()
     yield from _ALWAYS
-    seen = f"DCGM_FI_DEV_GPU_TEMP{{UUID=~{any_of(planned)}}}"
-    yield Alert(
+    for host, uuids in planned.items():
+        yield _missing(host, uuids)
+
+
+def _planned(plan: Mapping[str, Any]) -> dict[str | None, list[str]]:
+    """UUIDs by host; None: the plan's own, where it is no fleet's."""
+    found: dict[str | None, list[str]] = {}
+    if plan.get("fleet"):
+        fleet = plan["fleet"]
+        for name, server in fleet["servers"].items():
+            if name not in fleet["not_run"] and server["gpus"]:
+                found.setdefault(server["host"], []).extend(server["gpus"])
+        return dict(sorted(found.items(), key=lambda item: str(item[0])))
+    uuids = [uuid for engine in plan["engines"] for uuid in engine["gpus"]]
+    return {None: uuids} if uuids else {}
+
+
+def _missing(host: str | None, planned: list[str]) -> Alert:
+    where = "" if host is None else f",host={quoted(host)}"
+    seen = f"DCGM_FI_DEV_GPU_TEMP{{UUID=~{any_of(planned)}{where}}}"
+    return Alert(
         "GpuMissing",
-        f'(count by (host) ({seen}) or 0 * max by (host) (up{{job="dcgm"}})) < {len(planned)}',
+        f'(count by (host) ({seen}) or 0 * max by (host) (up{{job="dcgm"{where}}})) < {len(planned)}',
         2 * MINUTE,
         "page",
         f"{{{{ $value }}}} of {len(planned)} planned GPUs answer on {{{{ $labels.host }}}}",
         "`nvidia-smi -L`: which is gone? `dmesg | grep -i xid`; 79 is off the bus: reboot the host.",
         "the plan's own number, by UUID; dcgm-exporter collects every 30 s",
+        labels={} if host is None else {"host": host},
     )
 
 

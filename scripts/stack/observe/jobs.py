@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 BLACKBOX = "blackbox-exporter:9115"
 
@@ -33,3 +34,24 @@ JOBS = {
     "prometheus": Job(samples=5000),
     "vllm": Job(samples=2000),
 }
+
+# Series of one engine in one HAProxy (3.0.11, tests/expositions).
+HAPROXY_SERIES = 75
+# What one series costs Prometheus, and as much again when it replays its log (compose/observability.yaml).
+SERIES_BYTES, REPLAY = 8000, 2
+PROMETHEUS_MIB = 4096
+
+
+def jobs_for(names: Iterable[str], servers: int) -> dict[str, Job]:
+    """Jobs by name, for a HAProxy with so many engines."""
+    found = {name: JOBS[name] for name in names}
+    if "haproxy" in found:
+        samples = max(found["haproxy"].samples, 3 * HAPROXY_SERIES * servers)
+        found["haproxy"] = replace(found["haproxy"], samples=samples)
+    return found
+
+
+def memory_mib(targets: Mapping[str, int], servers: int) -> int:
+    """MiB that Prometheus may take for so many targets of each job: a third of each limit is what a full one has."""
+    series = sum(job.samples // 3 * targets[name] for name, job in jobs_for(targets, servers).items())
+    return max(PROMETHEUS_MIB, series * SERIES_BYTES * REPLAY // 2**20)

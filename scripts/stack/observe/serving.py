@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from stack.observe.rule import ENGINE, Alert, quoted
@@ -14,7 +15,8 @@ KILLS = "vllm_onprem_engine_watchdog_kills_total"
 
 def alerts(plan: Mapping[str, Any]) -> Iterator[Alert]:
     """Of these pools and engines."""
-    yield from _ENGINES
+    of_fleet = bool(plan.get("fleet"))
+    yield from (_of_engines_host(alert) if of_fleet else alert for alert in _ENGINES)
     for pool in plan["pools"]:
         limit, chosen = pool["max_queue"], f"{{proxy={quoted(pool['name'])}}}"
         yield Alert(
@@ -41,6 +43,16 @@ def alerts(plan: Mapping[str, Any]) -> Iterator[Alert]:
         )
 
 
+def _of_engines_host(alert: Alert) -> Alert:
+    # in a fleet HAProxy's series have the host of the gateway: HostDown would not silence them
+    if not alert.expr.startswith(BY_GATEWAY):
+        return alert
+    inside = alert.expr.removeprefix(BY_GATEWAY).removesuffix(" == 1")
+    here = 'group by (host, server) (up{job="vllm"})'
+    return replace(alert, expr=f"max by (proxy, server) {inside} * on (server) group_left (host) {here} == 1")
+
+
+BY_GATEWAY = "max by (host, proxy, server) "
 _ENGINES = (
     Alert(
         "EngineDown",

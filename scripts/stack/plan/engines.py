@@ -37,21 +37,29 @@ def engines_and_pools(
     engines: list[Engine] = []
     pools: list[Pool] = []
     for model, pool in zip(config.models, pool_names(config), strict=True):
-        known = facts.get(model.served_model_name)
-        memory = engine_memory_mib(config.device, model, host.memory_mib, known.weights_bytes if known else 0)
+        memory = memory_of(config, model, host, facts)
         names = []
         for replica in range(model.replicas):
-            gpus = taken.get(engine_name(pool, replica), ())
-            engines.append(_engine(config, model, pool, replica, gpus, memory, image, root))
+            gpus = tuple(gpu.uuid for gpu in taken.get(engine_name(pool, replica), ()))
+            engines.append(make_engine(config, model, pool, replica, gpus, memory, image, root))
             names.append(engines[-1].name)
-        pools.append(
-            Pool(
-                pool, model.served_model_name, tuple(names),
-                model.balancing, model.max_num_seqs, model.max_queue, model.queue_timeout,
-                model.task, tuple(adapter.name for adapter in model.lora_adapters),
-            )
-        )  # fmt: skip
+        pools.append(make_pool(model, pool, names))
     return tuple(engines), tuple(pools)
+
+
+def memory_of(config: StackConfig, model: Model, host: Host, facts: Mapping[str, ModelFacts]) -> int | None:
+    """MiB that one engine of this model may hold on this host."""
+    known = facts.get(model.served_model_name)
+    return engine_memory_mib(config.device, model, host.memory_mib, known.weights_bytes if known else 0)
+
+
+def make_pool(model: Model, name: str, engines: Sequence[str]) -> Pool:
+    """The pool of these engines."""
+    return Pool(
+        name, model.served_model_name, tuple(engines),
+        model.balancing, model.max_num_seqs, model.max_queue, model.queue_timeout,
+        model.task, tuple(adapter.name for adapter in model.lora_adapters),
+    )  # fmt: skip
 
 
 def engine_name(pool: str, replica: int) -> str:
@@ -70,16 +78,17 @@ def pool_names(config: StackConfig) -> list[str]:
     return names
 
 
-def _engine(
+def make_engine(
     config: StackConfig,
     model: Model,
     pool: str,
     replica: int,
-    gpus: Sequence[Gpu],
+    gpus: Sequence[str],
     memory: int | None,
     image: str,
     root: Path,
 ) -> Engine:
+    """One replica. config: what its host serves. gpus: uuids. memory: MiB."""
     name, state = engine_name(pool, replica), state_dir(config, root)
     return Engine(
         name=name,
@@ -94,7 +103,7 @@ def _engine(
             "SERVED_MODEL_NAME": model.served_model_name,
             "TASK": model.task,
         },
-        gpus=tuple(gpu.uuid for gpu in gpus),
+        gpus=tuple(gpus),
         model_dir=str(model_dir(config, model, root)),
         cache_dir=str(state / "cache" / name),
         evidence_dir=str(state / "evidence" / name),

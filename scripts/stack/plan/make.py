@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from stack.config.folders import state_dir
-from stack.config.load import problem_at
+from stack.config.model import Model
 from stack.config.schema import StackConfig
 from stack.errors import InputError, Problem
 from stack.hardware import Host
@@ -40,7 +40,10 @@ def make_plan(
     engine -> uuids of the plan that runs, which it keeps; cordoned: uuids that get nothing. Raises InputError with
     every problem.
     """
-    problems = list(_check_models(config, facts or {}))
+    problems = check_models(enumerate(config.models), facts or {})
+    if config.gateway.floating_address:
+        what = "an address moves between hosts of a fleet: name them, with their roles, in a hosts file"
+        problems.append(Problem("gateway.floating_address", what))
     placed = place_engines(config, host, previous, cordoned)
     if placed.missing:
         problems.append(too_few_gpus(config, host, cordoned))
@@ -66,11 +69,13 @@ def make_plan(
     )
 
 
-def _check_models(config: StackConfig, facts: Mapping[str, ModelFacts]) -> list[Problem]:
+def check_models(models: Iterable[tuple[int, Model]], facts: Mapping[str, ModelFacts]) -> list[Problem]:
+    """What is wrong with models, each with its place in the stack file: numbers that are open, or against the files."""
     problems = []
-    for model in config.models:
+    for index, model in models:
         for key in auto_keys(model):
-            problems.append(problem_at(config, model, key, "auto was not resolved: the model's files are needed"))
+            what = "auto was not resolved: the model's files are needed"
+            problems.append(Problem(f"models[{index}].{key}", what))
         known = facts.get(model.served_model_name)
         size = model.tensor_parallel_size
         if known is None:
@@ -79,5 +84,5 @@ def _check_models(config: StackConfig, facts: Mapping[str, ModelFacts]) -> list[
         if heads is not None and heads % size:
             fits = [str(n) for n in range(1, heads + 1) if heads % n == 0 and n <= 64]
             what = f"{size} does not divide the model's {heads} attention heads; possible: {', '.join(fits)}"
-            problems.append(problem_at(config, model, "tensor_parallel_size", what))
+            problems.append(Problem(f"models[{index}].tensor_parallel_size", what))
     return problems

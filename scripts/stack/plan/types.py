@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stack.plan.fleet_types import Fleet, Opening, fleet_from
+
 
 @dataclass(frozen=True)
 class HealthCheck:
@@ -91,7 +93,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything one host runs. cordoned: replicas that are not run, as their GPU is not to be used (cordons.py)."""
+    """Everything one host runs. cordoned: replicas that are not run, as their GPU is not to be used (cordons.py).
+
+    fleet: where this is one of several hosts of the stack. Its pools are then those of the whole fleet on hosts of the
+    gateway or of Prometheus, and elsewhere those of its own engines.
+    """
 
     project: str
     host: str
@@ -108,10 +114,17 @@ class Plan:
     state_dir: str
     gpus_unused: tuple[str, ...]
     cordoned: tuple[Engine, ...] = ()
+    fleet: Fleet | None = None
+
+    @property
+    def ports(self) -> tuple[Published | Opening, ...]:
+        """Every port that its containers have on the host."""
+        return (*self.published, *(self.fleet.openings if self.fleet else ()))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, as `plan.json` holds it."""
-        return asdict(self)
+        """Plain data, as `plan.json` holds it; a host for itself has no `fleet`."""
+        told = asdict(self)
+        return told if self.fleet else {key: value for key, value in told.items() if key != "fleet"}
 
 
 def plan_from(document: Mapping[str, Any]) -> Plan:
@@ -128,8 +141,9 @@ def plan_from(document: Mapping[str, Any]) -> Plan:
         if key in parts
         else _frozen(value)
         for key, value in document.items()
+        if key != "fleet"
     }
-    return Plan(**fields)
+    return Plan(**fields, fleet=fleet_from(document["fleet"]) if document.get("fleet") else None)
 
 
 def _frozen(value: Any) -> Any:

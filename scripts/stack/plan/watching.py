@@ -18,12 +18,27 @@ PROBED_PATHS = {"generate": "/v1/completions", "embed": "/v1/embeddings"}
 def engine_targets(engine: Engine, pools: Sequence[Pool], host: str) -> tuple[Target, Target]:
     """What Prometheus scrapes of an engine, and what it has asked of it from outside."""
     pool = next(pool for pool in pools if engine.name in pool.engines)
-    where = f"{engine.name}:{vllm_args.PORT}"
+    return targets_at(f"{engine.name}:{vllm_args.PORT}", engine, pool, host)
+
+
+def targets_at(where: str, engine: Engine, pool: Pool, host: str) -> tuple[Target, Target]:
+    """The same of an engine that is reached at this address and port."""
     labels = {
         "host": host, "model": engine.served_model_name, "replica": str(engine.replica), "server": engine.name,
     }  # fmt: skip
     probed = {**labels, "__param_module": f"replica_{pool.name}"}
     return Target("vllm", where, labels), Target("probe_replica", f"http://{where}{PROBED_PATHS[pool.task]}", probed)
+
+
+def gateway_probes(gateway: str, pools: Sequence[Pool], host: str) -> list[Target]:
+    """A completion of each model through a gateway at this address and port."""
+    targets = []
+    for pool in pools:
+        labels = {"host": host, "model": pool.served_model_name, "__param_module": f"gateway_{pool.name}"}
+        # one target a model: Prometheus tells them apart by their address, which the gateway reads without its query
+        where = f"https://{gateway}{PROBED_PATHS[pool.task]}?probe={pool.name}"
+        targets.append(Target("probe_gateway", where, labels))
+    return targets
 
 
 def scrape_targets(
@@ -32,11 +47,7 @@ def scrape_targets(
     """Everything that Prometheus of this host scrapes or has probed."""
     here = {"host": host.name}
     targets = [target for engine in engines for target in engine_targets(engine, pools, host.name)]
-    for pool in pools:
-        labels = {**here, "model": pool.served_model_name, "__param_module": f"gateway_{pool.name}"}
-        # one target a model: Prometheus tells them apart by their address, which the gateway reads without its query
-        where = f"https://nginx:8443{PROBED_PATHS[pool.task]}?probe={pool.name}"
-        targets.append(Target("probe_gateway", where, labels))
+    targets += gateway_probes("nginx:8443", pools, host.name)
     parts: dict[str, tuple[str, ...]] = {
         "alertmanager": ("alertmanager:9093",),
         "blackbox": (jobs.BLACKBOX,),
