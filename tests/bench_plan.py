@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Time and memory of sizing, plan and render, for 1 host and for 200 of 8 GPUs. A benchmark: it asserts nothing.
+"""Time and memory of sizing, plan and render: for 1 host, for 200 of 8 GPUs, and for 200 that are one fleet.
+
+A benchmark: it asserts nothing.
 
 Sizing is what `auto` costs: every open number of one model on one host, of five models on 200 hosts of two kinds.
 """
@@ -14,14 +16,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from stack import console
 from stack.config.schema import StackConfig
 from stack.gateway_state import GatewayState
-from stack.hardware import Gpu, Host
+from stack.hardware import Gpu, Host, Role
 from stack.images.choice import pulled_references
 from stack.images.pins import load_pins
 from stack.inputs import ROOT
+from stack.plan.fleet import Given, make_fleet
 from stack.plan.make import make_plan
 from stack.render import render
 from stack.sizing.files import needs_of
@@ -41,11 +45,13 @@ def main() -> int:
     arguments = parser.parse_args()
     results = [_measure(hosts, arguments.runs) for hosts in (1, 200)]
     results[0]["size"], results[1]["size"] = _sizing(1, 1, arguments.runs), _sizing(200, 5, arguments.runs)
+    results.append(_measure(200, arguments.runs, one_fleet=True) | {"size": "in plan"})
     if arguments.json:
         console.print_json(results)
     else:
         head = [
             "hosts",
+            "stacks",
             "GPUs",
             "runs",
             "sizing s (median)",
@@ -54,13 +60,14 @@ def main() -> int:
             "write s (median)",
             "peak MB",
         ]
-        rows = [[str(result[key]) for key in ("hosts", "gpus", "runs", "size", "plan", "render", "write", "peak_mb")]
-                for result in results]  # fmt: skip
+        keys = ("hosts", "stacks", "gpus", "runs", "size", "plan", "render", "write", "peak_mb")
+        rows = [[str(result[key]) for key in keys] for result in results]
         print(console.table(head, rows))
     return 0
 
 
-def _measure(count: int, runs: int) -> dict[str, float | int]:
+def _measure(count: int, runs: int, *, one_fleet: bool = False) -> dict[str, Any]:
+    """Medians in seconds. one_fleet: the hosts are one stack, behind two gateways and watched by one Prometheus."""
     hosts = [
         Host(name=f"gpu-{number:03}", gpus=tuple(_gpu(number, place) for place in range(8))) for number in range(count)
     ]
@@ -68,10 +75,17 @@ def _measure(count: int, runs: int) -> dict[str, float | int]:
         {"models": [{"served_model_name": "llama", "source": {"hub": "org/model"}, "replicas": 8}]}
     )
     references = pulled_references(load_pins(ROOT).of("cuda"))
+    if one_fleet:
+        hosts = _fleet_of(hosts)
+        config = config.model_copy(update={"models": (config.models[0].model_copy(update={"replicas": 8 * count}),)})
+    given = Given(references, ROOT, {}, {}, {})
     times: dict[str, list[float]] = {"plan": [], "render": [], "write": []}
     for _ in range(runs):
         began = time.perf_counter()
-        plans = [make_plan(config, host, references, ROOT) for host in hosts]
+        if one_fleet:
+            plans = [plan for plan, _ in make_fleet(config, hosts, given)]
+        else:
+            plans = [make_plan(config, host, references, ROOT) for host in hosts]
         planned = time.perf_counter()
         trees = {plan.host: render(plan, GatewayState({"0" * 64: "default"}), ROOT) for plan in plans}
         rendered = time.perf_counter()
@@ -84,7 +98,19 @@ def _measure(count: int, runs: int) -> dict[str, float | int]:
             times[name].append(seconds)
     medians = {name: round(statistics.median(values), 3) for name, values in times.items()}
     peak_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
-    return {"hosts": count, "gpus": 8 * count, "runs": runs, **medians, "peak_mb": peak_mb}
+    stacks = 1 if one_fleet else count
+    return {"hosts": len(hosts), "stacks": stacks, "gpus": 8 * count, "runs": runs, **medians, "peak_mb": peak_mb}
+
+
+def _fleet_of(hosts: list[Host]) -> list[Host]:
+    front: list[tuple[str, tuple[Role, ...]]] = [
+        ("gateway-a", ("gateway",)), ("gateway-b", ("gateway",)), ("watch", ("observability",)),
+    ]  # fmt: skip
+    made = [Host(name=name, roles=roles, address=f"10.0.0.{n}") for n, (name, roles) in enumerate(front, start=1)]
+    return made + [
+        host.model_copy(update={"roles": ("engines",), "address": f"10.0.1.{n}"})
+        for n, host in enumerate(hosts, start=1)
+    ]
 
 
 def _sizing(count: int, models: int, runs: int) -> float:
