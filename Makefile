@@ -27,6 +27,8 @@ logs: ## follow the log of every part, or of one [SERVICE=name FOLLOW=0]
 	@$(RUN) scripts/logs.py "$(STACK)" $(SERVICE) $(if $(filter 0,$(FOLLOW)),,--follow)
 plan: ## what the stack file means: replicas, GPUs, flags, ports
 	@$(RUN) scripts/plan.py "$(STACK)"
+place: ## where the engines of a fleet run, written beside its hosts file; what is there stays [HOSTS=hosts.yaml]
+	@$(RUN) scripts/place.py "$(STACK)" --hosts "$(HOSTS)"
 render: ## write build/<host>/; the running stack does not notice
 	@$(RUN) scripts/render.py "$(STACK)"
 diff: ## what `make up` would change, by file, and what it would restart
@@ -93,7 +95,7 @@ test-hosts: ## prove your own GPU hosts, reading only [INVENTORY= PROVISION_LOCK
 	@scripts/setup.sh dev && ANSIBLE_CONFIG=ansible/ansible.cfg PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON) -m pytest --verbose tests/hosts --hosts=ansible://gpu_nodes --ansible-inventory="$(INVENTORY)"
 test-hosts-matrix: ## the long matrix of the host roles, on test hosts in containers
 	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s tests/provision
-bench-plan: ## time and memory of plan and render, for 1 and for 200 hosts
+bench-plan: ## time and memory of plan and render, for 1 host, for 200, and for a fleet of them
 	@scripts/setup.sh venv && PYTHONPATH=scripts $(PYTHON) tests/bench_plan.py
 bench-gateway: ## latency and req/s of the gateway beside its peers, on a stub engine [ARGS=]
 	@scripts/setup.sh docker && tests/bench/venv.sh && PYTHONPATH=scripts:tests $(PYTHON) tests/bench/gateway.py $(ARGS)
