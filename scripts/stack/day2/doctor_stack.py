@@ -27,11 +27,11 @@ def readiness(box: Box) -> Iterator[Finding]:
         return
     if box.client is None:
         # nothing of ours can hold a port while there is no engine
-        taken = [f"{one.address}:{one.port}" for one in box.plan.published if preflight.cannot_bind(one)]
+        taken = [f"{one.address}:{one.port}" for one in box.plan.ports if preflight.cannot_bind(one)]
         if taken:
             yield Finding("problem", "ports", f"{', '.join(taken)} taken", "`ss -ltnp` shows who has them")
         else:
-            yield Finding("ok", "ports", ", ".join(f"{one.address}:{one.port}" for one in box.plan.published))
+            yield Finding("ok", "ports", ", ".join(f"{one.address}:{one.port}" for one in box.plan.ports))
         return
     try:
         preflight.check(box.inputs, box.plan, box.client)
