@@ -108,6 +108,14 @@ def test_a_host_with_free_ports_and_disk_is_fine(inputs: Callable[..., Inputs]) 
     assert problems(inputs()) == []
 
 
+def test_a_host_of_a_fleet_is_not_brought_up_as_if_it_were_alone(inputs: Callable[..., Inputs]) -> None:
+    found = inputs(ports="\n")
+    hosts = (given.host("front", 1, roles=["gateway", "observability"]), given.host("gpu", 2, roles=["engines"]))
+    for plan in replace(found, hosts=hosts).plans():
+        with pytest.raises(InputError, match=rf"host '{plan.host}' is one of a fleet"):
+            preflight.check(found, plan, fake_docker.engine())
+
+
 def test_a_port_that_somebody_else_has_is_named_by_its_key(inputs: Callable[..., Inputs], port: int) -> None:
     found = inputs(ports=f"gateway: {{listen: 127.0.0.1, https_port: {port}}}\n")
     assert "gateway.https_port" in problems(found)

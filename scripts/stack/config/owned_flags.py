@@ -22,6 +22,12 @@ OWNED_FLAGS = {
     "-pp": None,
     "--data-parallel-size": None,
     "-dp": None,
+    "--nnodes": None,  # and these hosts
+    "-n": None,
+    "--node-rank": None,
+    "-r": None,
+    "--master-addr": None,
+    "--master-port": None,
     "--shutdown-timeout": "shutdown_timeout",
     "--runner": "task",
     "--enable-lora": "lora_adapters",
