@@ -16,10 +16,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from stack.errors import StackError
-from stack.gateway_state import GatewayState, client_limits
+from stack.gateway_state import GatewayState
 from stack.observe import files as observe
-from stack.plan import vllm_args
 from stack.plan.types import Plan
+from stack.template_context import context_of
 
 MANIFEST = "manifest.json"
 REVISION = "nginx/revision.json"
@@ -30,8 +30,11 @@ STATIC = (
     "compose/observability.yaml",
     "compose/engine/check.py",
     "compose/engine/evidence.py",
+    "compose/grafana.yaml",
     "compose/gpu-exporters.yaml",
     "compose/dcgm",
+    "grafana/dashboards",
+    "grafana/provisioning",
     "nginx",
 )
 EACH_JOB = "prometheus/targets/each_job.json.j2"
@@ -45,6 +48,7 @@ UNITS = (
     ("prometheus/alertmanager.yml", "alertmanager", "reload"),
     ("prometheus/targets/", "prometheus", "none"),  # Prometheus watches its target files
     ("prometheus/", "prometheus", "reload"),
+    ("grafana/dashboards/", "grafana", "none"),  # Grafana looks every 30 s
     ("plan.json", "stack", "none"),
     ("", "compose", "recreate"),  # Compose itself tells which containers differ
 )
@@ -56,7 +60,7 @@ def render(plan: Plan, state: GatewayState, root: Path) -> dict[str, bytes]:
     Of API keys only their SHA-256 comes near this tree.
     """
     files = dict(_static(root))
-    for path, content in (*_templates(plan, state, root), *observe.files(plan.as_dict()).items()):
+    for path, content in (*_templates(plan, state, root, files), *observe.files(plan.as_dict()).items()):
         if path in files:
             raise StackError(f"{path} is both a static file and a template: keep one of them")
         files[path] = content
@@ -98,10 +102,15 @@ def nginx_revision(files: Mapping[str, bytes]) -> dict[str, str]:
 
 def _revision(files: Mapping[str, bytes], certificate: str) -> bytes:
     # nginx tells it, so that a reload can be seen to have happened
+    return _json({"revision": _digest(files, "nginx/"), "certificate": certificate}).encode()
+
+
+def _digest(files: Mapping[str, bytes], folder: str) -> str:
+    """The start of a SHA-256 of all paths and contents below a folder."""
     total = hashlib.sha256()
-    for path in sorted(path for path in files if path.startswith("nginx/")):
+    for path in sorted(path for path in files if path.startswith(folder)):
         total.update(hashlib.sha256(path.encode()).digest() + hashlib.sha256(files[path]).digest())
-    return _json({"revision": total.hexdigest()[:16], "certificate": certificate}).encode()
+    return total.hexdigest()[:16]
 
 
 def _static(root: Path) -> Iterator[tuple[str, bytes]]:
@@ -112,9 +121,9 @@ def _static(root: Path) -> Iterator[tuple[str, bytes]]:
                 yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
-def _templates(plan: Plan, state: GatewayState, root: Path) -> Iterator[tuple[str, bytes]]:
+def _templates(plan: Plan, state: GatewayState, root: Path, static: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
     environment = _environment(root / "templates")
-    context = _context(plan, state)
+    context = {**context_of(plan, state), "grafana_provisioning": _digest(static, "grafana/provisioning/")}
     for name in environment.list_templates(extensions=["j2"]):
         if name == EACH_JOB:
             for job, targets in _targets(plan).items():
@@ -129,44 +138,6 @@ def _print(environment: Environment, name: str, context: Mapping[str, Any]) -> b
         return environment.get_template(name).render(context).encode()
     except TemplateError as error:
         raise StackError(f"templates/{name}: {error}") from error
-
-
-def _context(plan: Plan, state: GatewayState) -> dict[str, Any]:
-    limits = client_limits(plan, state)
-    return {
-        "plan": plan,
-        "state": state,
-        # in their pool and disabled: without its line, the others would change their place in consistent hashing
-        "not_run": {engine.name for engine in plan.cordoned},
-        "keys": dict(sorted(state.keys.items())),
-        "engine_port": vllm_args.PORT,
-        **observe.context(plan.watch, list(_targets(plan))),
-        # mappings and not lists, here and in "models": preloaded lists have no methods in njs
-        "clients": {
-            name: {
-                # in metrics: what many clients would cost is bounded
-                "label": name if place < observe.LABELLED_CLIENTS else "others",
-                "models": limit["models"] and dict.fromkeys(limit["models"], True),
-                "max_body_bytes": limit["max_body_size_mib"] * 2**20,
-            }
-            for place, (name, limit) in enumerate(limits.items())
-        },
-        # nginx wants a zone for each distinct limit
-        "rates": _by_value(limits, "requests_per_second"),
-        "concurrencies": _by_value(limits, "concurrency"),
-        "max_body_size_mib": max(limit["max_body_size_mib"] for limit in limits.values()),
-        "models": {
-            name: {"pool": pool.name, "task": pool.task}
-            | ({"replicas": dict.fromkeys(pool.engines, True)} if pool.has_affinity else {})
-            for pool in plan.pools
-            for name in (pool.served_model_name, *pool.adapters)
-        },
-    }
-
-
-def _by_value(limits: Mapping[str, Mapping[str, Any]], key: str) -> list[tuple[int, list[str]]]:
-    values = sorted({limit[key] for limit in limits.values()})
-    return [(value, [name for name, limit in limits.items() if limit[key] == value]) for value in values]
 
 
 def _targets(plan: Plan) -> dict[str, Sequence[Mapping[str, Any]]]:

@@ -18,6 +18,7 @@ ROLES = (
     "blackbox_exporter",
     "cadvisor",
     "dcgm_exporter",
+    "grafana",
     "haproxy",
     "nginx",
     "node_exporter",

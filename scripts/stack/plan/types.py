@@ -91,7 +91,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything one host runs. cordoned: replicas that are not run, as their GPU is not to be used (cordons.py)."""
+    """Everything one host runs.
+
+    cordoned: replicas that are not run, as their GPU is not to be used (cordons.py). left_out: parts that the stack
+    file wants and that cannot be had here, as their image is not among those that the stack has.
+    """
 
     project: str
     host: str
@@ -108,6 +112,7 @@ class Plan:
     state_dir: str
     gpus_unused: tuple[str, ...]
     cordoned: tuple[Engine, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as `plan.json` holds it."""
