@@ -60,12 +60,13 @@ def render(plan: Plan, state: GatewayState, root: Path) -> dict[str, bytes]:
     Of API keys only their SHA-256 comes near this tree.
     """
     files = dict(_static(root))
-    for path, content in (*_templates(plan, state, root, files), *observe.files(plan.as_dict()).items()):
+    told = plan.as_dict()
+    for path, content in (*_templates(plan, state, root, files), *observe.files(told).items()):
         if path in files:
             raise StackError(f"{path} is both a static file and a template: keep one of them")
         files[path] = content
     files[REVISION] = _revision(files, state.certificate)
-    files["plan.json"] = _json(plan.as_dict()).encode()
+    files["plan.json"] = _json(told).encode()
     files[MANIFEST] = manifest(files)
     return dict(sorted(files.items()))
 

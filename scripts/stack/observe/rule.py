@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import yaml
@@ -94,8 +96,14 @@ def rule_file(groups: Iterable[Group], runbooks: str, patience: float = 1.0) -> 
 
 
 def dump(document: object) -> bytes:
-    """YAML that a person can read: keys in their order, long lines whole."""
-    return yaml.safe_dump(document, sort_keys=False, width=10_000, allow_unicode=True).encode()
+    """YAML that a person can read: keys in their order, long lines whole. The document is one that JSON can say."""
+    return _dump(json.dumps(document))
+
+
+@lru_cache(maxsize=256)
+def _dump(document: str) -> bytes:
+    # of 200 hosts nearly all have the same rules, and writing YAML costs more than all else that is rendered
+    return yaml.safe_dump(json.loads(document), sort_keys=False, width=10_000, allow_unicode=True).encode()
 
 
 def duration(seconds: int) -> str:
