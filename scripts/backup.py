@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One archive of what cannot be made again: secrets, certificates, decisions, metrics. It holds secrets: mode 0600.
 
-Requests are served on. Prometheus and Alertmanager rest for as long as their volumes take to copy.
+Requests are served on. Prometheus, Alertmanager and Grafana rest for as long as their volumes take to copy.
 """
 
 from __future__ import annotations

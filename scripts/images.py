@@ -23,15 +23,16 @@ from stack.locks import taking_turns
 def main() -> int:
     arguments = _arguments()
     found = inputs.gather(arguments)
+    config = found.config
     if arguments.action == "load" and found.source != "archive":
         what = f"{found.source!r} needs no archive; to load one: images: {{source: archive, archive: FILE}}"
         raise InputError(found.shown, f"images.source: {what}")
-    own = found.config.images.archive
+    own = config.images.archive
     if arguments.action == "save" and own and (ROOT / own).resolve() == arguments.archive.resolve():
         raise InputError(str(arguments.archive), "the stack's own images.archive: name another file to save to")
     client = connect()
     with taking_turns(found.shared):
-        made = provide(ROOT, found.config.images, found.source, found.config.device, console.say, client)
+        made = provide(ROOT, config.images, found.source, config.device, console.say, client, config.images_unwanted)
         image_record.add(found.shared, made)
         if arguments.action == "save":
             return _save(found, arguments.archive, arguments.json)
@@ -60,7 +61,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _save(found: Inputs, path: Path, as_json: bool) -> int:
-    chosen = choose(ROOT, found.config.images, found.source, found.config.device)
+    chosen = choose(ROOT, found.config.images, found.source, found.config.device, found.config.images_unwanted)
     total = carry.save(path, chosen, console.say, connect())
     if as_json:
         console.print_json({"archive": str(path), "sha256": total})

@@ -55,8 +55,8 @@ class Case:
 @cache
 def plan() -> Plan:
     """The plan whose rules are tested."""
-    roles = ("alertmanager", "blackbox_exporter", "cadvisor", "dcgm_exporter", "haproxy", "nginx", "node_exporter",
-             "prometheus", "vllm")  # fmt: skip
+    roles = ("alertmanager", "blackbox_exporter", "cadvisor", "dcgm_exporter", "grafana", "haproxy", "nginx",
+             "node_exporter", "prometheus", "vllm")  # fmt: skip
     host = Host(name="node", gpus=EIGHT_GPUS.gpus[:2])
     return make_plan(StackConfig.model_validate(STACK), host, dict.fromkeys(roles, "none:0.0.0"), ROOT)
 

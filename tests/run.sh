@@ -35,7 +35,7 @@ part() {
   "$@" || failed+=("$*")
   echo "test: $* took $((SECONDS - start)) s" >&2
 }
-part .venv/bin/python -m pytest
+part .venv/bin/python -m pytest --numprocesses auto --dist worksteal
 part tests/lint.sh
 part .venv/bin/python -m pytest --verbose -s tests/integration
 

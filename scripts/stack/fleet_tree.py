@@ -20,6 +20,8 @@ NEEDS = (
     ("compose/edge.yaml", "nginx"),
     ("prometheus/", "prometheus"),
     ("blackbox/", "blackbox-exporter"),
+    ("compose/grafana.yaml", "grafana"),
+    ("grafana/", "grafana"),
     ("compose/dcgm/", "dcgm-exporter"),
     ("compose/gpu-exporters.yaml", "dcgm-exporter"),
 )
@@ -54,7 +56,11 @@ def compose_files(plan: Plan) -> tuple[str, ...]:
     """What Compose reads, in this order."""
     if plan.fleet:
         return plan.fleet.compose_files
-    return (*COMPOSE_FILES, *(("compose/gpu-exporters.yaml",) if plan.device == "cuda" else ()))
+    return (
+        *COMPOSE_FILES,
+        *(("compose/grafana.yaml",) if "grafana" in plan.images else ()),
+        *(("compose/gpu-exporters.yaml",) if plan.device == "cuda" else ()),
+    )
 
 
 def servers(plan: Plan) -> dict[str, str]:

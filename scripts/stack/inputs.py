@@ -140,7 +140,7 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     facts = gather_facts(config, ROOT, shown)
     hosts = which_hosts(config, arguments, state_dir(config, ROOT))
     source = source_of(config.images, arguments.stack, ROOT, _source_file(config))
-    chosen = choose(ROOT, config.images, source, config.device)
+    chosen = choose(ROOT, config.images, source, config.device, config.images_unwanted)
     cordoned = cordons.cordoned(state_dir(config, ROOT))
     needs = needs_of(config, lambda model: model_dir(config, model, ROOT), shown)
     rules = user_files.read(config.observability.model_dump(), ROOT, shown)

@@ -29,7 +29,7 @@ from stack.observe import provide
 from stack.ownership import ENGINE_UID, WATCH_UID, give_to
 from stack.plan.types import Plan
 from stack.render import REVISION, nginx_revision
-from stack.secrets import engine_key
+from stack.secrets import engine_key, grafana
 from stack.secrets.check import check as check_secrets
 from stack.secrets.check import tighten
 from stack.secrets.copies import MODE as COPY_MODE
@@ -109,7 +109,9 @@ def _provide(
     check_secrets(inputs.state, plan.gateway["api_keys"], inputs.config.gateway, ROOT)
     preflight.check(inputs, plan, client)
     remember(inputs, plan, failed_before=True)  # another stack must not choose the same GPUs meanwhile
-    made = store.provide(ROOT, inputs.config.images, inputs.source, inputs.config.device, say, client)
+    made = store.provide(
+        ROOT, inputs.config.images, inputs.source, inputs.config.device, say, client, inputs.config.images_unwanted
+    )
     image_record.add(inputs.shared, made)
     preflight.check_image(inputs, plan, client)
     ensure_models(inputs.config, ROOT, say, inputs.shown)
@@ -131,6 +133,8 @@ def _make_secrets_and_folders(inputs: Inputs, plan: Plan, client: docker.DockerC
         say(f"made the API key {name!r}: {api_keys.key_file(inputs.state, name)}")
     keys = engine_key.ensure(inputs.state)
     hand_out(inputs.state, copies_of(keys), plan.images["nginx"], client)
+    if "grafana" in plan.images:
+        hand_out(inputs.state, grafana.ensure(inputs.state), plan.images["nginx"], client)
     tighten(inputs.state)
     provide_certificate(inputs.state, inputs.config.gateway, ROOT, plan.images["nginx"], client)
     watched = provide.for_probe(inputs.state) + provide.for_alertmanager(plan.watch, ROOT, inputs.state)

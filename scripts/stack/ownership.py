@@ -8,7 +8,7 @@ from pathlib import Path
 
 import docker
 
-ENGINE_UID, NGINX_UID, HAPROXY_UID, WATCH_UID = 2000, 101, 99, 65534
+ENGINE_UID, NGINX_UID, HAPROXY_UID, WATCH_UID, GRAFANA_UID = 2000, 101, 99, 65534, 472
 _GIVE = 'mode=$1 owner=$2; shift 2; chown "$owner" "$@" && if [ -n "$mode" ]; then chmod "$mode" "$@"; fi'
 
 

@@ -20,7 +20,7 @@ from stack.errors import StackError
 from stack.gateway_state import GatewayState
 from stack.observe import files as observe
 from stack.plan.types import Plan
-from stack.template_context import context, targets
+from stack.template_context import context_of, targets
 
 MANIFEST = "manifest.json"
 REVISION = "nginx/revision.json"
@@ -31,8 +31,11 @@ STATIC = (
     "compose/observability.yaml",
     "compose/engine/check.py",
     "compose/engine/evidence.py",
+    "compose/grafana.yaml",
     "compose/gpu-exporters.yaml",
     "compose/dcgm",
+    "grafana/dashboards",
+    "grafana/provisioning",
     "nginx",
 )
 EACH_JOB = "prometheus/targets/each_job.json.j2"
@@ -46,6 +49,7 @@ UNITS = (
     ("prometheus/alertmanager.yml", "alertmanager", "reload"),
     ("prometheus/targets/", "prometheus", "none"),  # Prometheus watches its target files
     ("prometheus/", "prometheus", "reload"),
+    ("grafana/dashboards/", "grafana", "none"),  # Grafana looks every 30 s
     ("plan.json", "stack", "none"),
     ("host/", "host", "none"),  # no container reads them: whoever applies the tree puts them in their place
     ("", "compose", "recreate"),  # Compose itself tells which containers differ
@@ -64,7 +68,7 @@ def render(plan: Plan, state: GatewayState, root: Path) -> dict[str, bytes]:
     }
     told = plan.as_dict()
     watched = observe.files(told) if fleet_tree.belongs(observe.RULES, plan) else {}
-    for path, content in (*_templates(plan, state, root), *watched.items()):
+    for path, content in (*_templates(plan, state, root, files), *watched.items()):
         if path in files:
             raise StackError(f"{path} is both a static file and a template: keep one of them")
         files[path] = content
@@ -107,10 +111,15 @@ def nginx_revision(files: Mapping[str, bytes]) -> dict[str, str]:
 
 def _revision(files: Mapping[str, bytes], certificate: str) -> bytes:
     # nginx tells it, so that a reload can be seen to have happened
+    return _json({"revision": _digest(files, "nginx/"), "certificate": certificate}).encode()
+
+
+def _digest(files: Mapping[str, bytes], folder: str) -> str:
+    """The start of a SHA-256 of all paths and contents below a folder."""
     total = hashlib.sha256()
-    for path in sorted(path for path in files if path.startswith("nginx/")):
+    for path in sorted(path for path in files if path.startswith(folder)):
         total.update(hashlib.sha256(path.encode()).digest() + hashlib.sha256(files[path]).digest())
-    return _json({"revision": total.hexdigest()[:16], "certificate": certificate}).encode()
+    return total.hexdigest()[:16]
 
 
 def _static(root: Path) -> Iterator[tuple[str, bytes]]:
@@ -121,9 +130,9 @@ def _static(root: Path) -> Iterator[tuple[str, bytes]]:
                 yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
-def _templates(plan: Plan, state: GatewayState, root: Path) -> Iterator[tuple[str, bytes]]:
+def _templates(plan: Plan, state: GatewayState, root: Path, static: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
     environment = _environment(root / "templates")
-    known = context(plan, state)
+    known = {**context_of(plan, state), "grafana_provisioning": _digest(static, "grafana/provisioning/")}
     for name in environment.list_templates(extensions=["j2"]):
         path = name.removesuffix(".j2")
         if not fleet_tree.belongs(path, plan):

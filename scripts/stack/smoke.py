@@ -47,6 +47,8 @@ def host_checks(plan: Mapping[str, Any], client: docker.DockerClient) -> Iterato
         partial(_patiently, plan, client, partial(_targets, plan, port)),
     )  # fmt: skip
     yield Check("alert rules", f"http://127.0.0.1:{port}/rules; `make logs SERVICE=prometheus`", partial(_rules, port))
+    if "grafana" in plan["images"]:
+        yield Check("dashboards", "`make logs SERVICE=grafana`", partial(_grafana, _port(plan, "grafana")))
 
 
 def gateway_checks(gateway: GatewayClient, pools: Sequence[Mapping[str, Any]]) -> Iterator[Check]:
@@ -69,6 +71,7 @@ def gateway_checks(gateway: GatewayClient, pools: Sequence[Mapping[str, Any]]) -
 def services(plan: Mapping[str, Any]) -> list[str]:
     """Every service of a plan, as Compose names it."""
     parts = ["nginx", "haproxy", "haproxy-standby", "prometheus", "alertmanager", "node-exporter", "blackbox-exporter"]
+    parts += ["grafana"] if "grafana" in plan["images"] else []
     parts += ["cadvisor", "dcgm-exporter"] if plan["device"] == "cuda" else []
     return [*parts, *(engine["name"] for engine in plan["engines"])]
 
@@ -132,6 +135,14 @@ def _rules(port: int) -> str:
     if bad or not rules:
         raise LookupError(f"rules with errors: {', '.join(bad)}" if bad else "no alerting rule is loaded")
     return f"{len(rules)} rule(s) loaded"
+
+
+def _grafana(port: int) -> str:
+    """Its own word that it is up and has its database: what it draws needs somebody who logs in."""
+    said = json.loads(get_page(f"http://127.0.0.1:{port}/api/health"))
+    if not isinstance(said, dict) or said.get("database") != "ok":
+        raise LookupError(f"Grafana says {json.dumps(said)[:120]}")
+    return f"Grafana {said.get('version')}, its database is ok"
 
 
 def _patiently(plan: Mapping[str, Any], client: docker.DockerClient, attempt: Callable[[], str]) -> str:

@@ -12,6 +12,7 @@ from stack.api_keys import key_file
 from stack.certificates import client_trust_file
 from stack.console import table
 from stack.lifecycle import gateway_address, gateway_url
+from stack.secrets.grafana import password_file
 
 
 def how_to_use(plan: Mapping[str, Any]) -> str:
@@ -25,6 +26,7 @@ def how_to_use(plan: Mapping[str, Any]) -> str:
         f"  URL         {gateway_url(plan)}/v1   (models: {models})",
         f"  API key     {key}",
         f"  Prometheus  http://127.0.0.1:{ports['prometheus']}   Alertmanager  http://127.0.0.1:{ports['alertmanager']}",
+        *_grafana(plan, state, ports),
         "  Try it:",
         _curl(plan, state, key),
     ]
@@ -32,6 +34,18 @@ def how_to_use(plan: Mapping[str, Any]) -> str:
         lines.append("  The toy model's answers are noise (random weights). To serve a real model:")
         lines.append("  cp stack.example.yaml stack.yaml, set its source, then: make up")
     return "\n".join(lines)
+
+
+def _grafana(plan: Mapping[str, Any], state: Path, ports: Mapping[str, int]) -> list[str]:
+    if "grafana" in ports:
+        return [f"  Grafana     http://127.0.0.1:{ports['grafana']}   (user admin, password in {password_file(state)})"]
+    return [f"  {line}" for line in left_out(plan)]
+
+
+def left_out(plan: Mapping[str, Any]) -> list[str]:
+    """A line for each part that is wanted and cannot be had; plans of before 'left_out' have none."""
+    missing = {"grafana": "only pulled, and images.source builds; `make report` draws the main panels without it"}
+    return [f"left out: {part} ({missing[part]})" for part in plan.get("left_out", ())]
 
 
 def _curl(plan: Mapping[str, Any], state: Path, key: Path) -> str:
@@ -74,6 +88,7 @@ def plan_table(plan: Mapping[str, Any]) -> str:
         parts.append(f"flags of {pool['served_model_name']}:\n  {' '.join(engine['argv'])}")
     for engine in plan["cordoned"]:
         parts.append(f"cordoned, not run: {engine['name']} on {', '.join(engine['gpus'])} (`make uncordon GPU=...`)")
+    parts += left_out(plan)
     if plan["gpus_unused"]:
         parts.append(f"GPUs left free: {', '.join(plan['gpus_unused'])}")
     return "\n\n".join(parts)

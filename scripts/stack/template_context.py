@@ -1,4 +1,4 @@
-"""What the templates of a tree may say: the plan, and what was decided while it ran, in the shapes they loop over."""
+"""What templates are given to print: a plan, and what is decided while its stack runs, in the shapes that they need."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from stack.observe import files as observe
 from stack.plan.types import Plan
 
 
-def context(plan: Plan, state: GatewayState) -> dict[str, Any]:
-    """Everything that a template knows."""
+def context_of(plan: Plan, state: GatewayState) -> dict[str, Any]:
+    """Name -> value, but for what depends on files of the tree."""
     limits = client_limits(plan, state)
     servers = fleet_tree.servers(plan)
     return {

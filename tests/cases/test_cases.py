@@ -38,6 +38,7 @@ ROLES = (
     "blackbox_exporter",
     "cadvisor",
     "dcgm_exporter",
+    "grafana",
     "haproxy",
     "nginx",
     "node_exporter",

@@ -50,6 +50,6 @@ def programs() -> Iterator[Programs]:
         keys = engine_key.ensure(scratch / "state")
         hand_out(scratch / "state", copies_of(keys), references["nginx"], client)
         state = GatewayState({"0" * 64: "default"}, {}, pair, frozenset(), *engine_key.names(keys))
-        # what only GPU hosts run is named in their stacks, and nothing here asks these programs
-        named = references | dict.fromkeys(("cadvisor", "dcgm_exporter"), "none:0.0.0")
+        # what cannot be built is named in the stacks that have it, and nothing here asks these programs
+        named = references | dict.fromkeys(("cadvisor", "dcgm_exporter", "grafana"), "none:0.0.0")
         yield Programs(client, named, scratch, state)

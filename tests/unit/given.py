@@ -19,6 +19,7 @@ ROLES = (
     "blackbox_exporter",
     "cadvisor",
     "dcgm_exporter",
+    "grafana",
     "haproxy",
     "nginx",
     "node_exporter",

@@ -106,12 +106,21 @@ def test_the_refusal_names_the_key_to_use_instead(write_stack: WriteStack) -> No
         {"gateway": {"https_port": 9093}},
         {"observability": {"prometheus_port": 8443}},
         {"observability": {"alertmanager_port": 9090}},
+        {"observability": {"grafana": {"port": 9093}}},
+        {"gateway": {"https_port": 3000}},
     ],
 )
 def test_a_port_that_another_key_has_by_default_is_refused(sections: dict[str, Any], write_stack: WriteStack) -> None:
     lines = "".join(f"{section}: {keys}\n" for section, keys in sections.items())
     with pytest.raises(InputError, match="is also"):
         load_config(write_stack(ONE_WAY + lines))
+
+
+def test_a_grafana_that_is_turned_off_has_no_port(write_stack: WriteStack) -> None:
+    lines = "gateway: {https_port: 3000}\nobservability: {grafana: {enabled: false}}\n"
+    config = load_config(write_stack(ONE_WAY + lines))
+    assert config.images_unwanted == {"grafana"}
+    assert given.config().images_unwanted == frozenset()
 
 
 @pytest.mark.parametrize(

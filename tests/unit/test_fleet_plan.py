@@ -45,14 +45,27 @@ def test_each_host_has_the_parts_of_its_roles() -> None:
     assert {host: set(part(host).services) for host in MADE} == {
         "gw-a": {*gateway, "node-exporter"},
         "gw-b": {*gateway, *gpu, "node-exporter"},
-        "watch": {"prometheus", "alertmanager", "blackbox-exporter", "node-exporter"},
+        "watch": {"prometheus", "alertmanager", "blackbox-exporter", "grafana", "node-exporter"},
         "gpu-a": {*gpu, "node-exporter"},
         "gpu-b": {*gpu, "node-exporter"},
     }
     assert {host for host, plan in MADE.items() if plan.engines} == {"gw-b", "gpu-a", "gpu-b"}
     assert {host: [port.service for port in plan.published] for host, plan in MADE.items()} == {
-        "gw-a": ["nginx"], "gw-b": ["nginx"], "watch": ["prometheus", "alertmanager"], "gpu-a": [], "gpu-b": [],
+        "gw-a": ["nginx"], "gw-b": ["nginx"], "watch": ["prometheus", "alertmanager", "grafana"], "gpu-a": [], "gpu-b": [],
     }  # fmt: skip
+
+
+def test_grafana_is_beside_prometheus_where_its_image_is_to_be_had() -> None:
+    images = {role: image for role, image in given.IMAGES.items() if role != "grafana"}
+    without = given.fleet(given.config(*MODELS, device="cuda"), *HOSTS, images=images)
+    assert {host: plan.left_out for host, plan in without.items() if plan.left_out} == {"watch": ("grafana",)}
+    turned_off = fleet(observability={"grafana": {"enabled": False}})["watch"]
+    assert turned_off.left_out == ()
+    for plan in (without["watch"], turned_off):
+        assert plan.fleet is not None
+        assert "grafana" not in plan.fleet.services
+        assert "compose/grafana.yaml" not in plan.fleet.compose_files
+        assert "grafana" not in {target.job for target in plan.targets}
 
 
 def test_engines_are_unique_in_the_fleet_and_every_replica_runs_once() -> None:
@@ -117,7 +130,7 @@ def test_prometheus_scrapes_every_part_of_every_host_where_it_is_published() -> 
     targets = MADE["watch"].targets
     assert all(not MADE[host].targets for host in MADE if host != "watch")
     by_name = {("node-exporter:9100", "watch"), ("alertmanager:9093", "watch"), ("blackbox-exporter:9115", "watch"),
-               ("localhost:9090", "watch")}  # fmt: skip
+               ("localhost:9090", "watch"), ("grafana:3000", "watch")}  # fmt: skip
     published = {(f"{opening.address}:{opening.port}", host) for host in MADE for opening in part(host).openings}
     scraped = {(target.address, target.labels["host"]) for target in targets if not target.job.startswith("probe_")}
     assert scraped == published | by_name

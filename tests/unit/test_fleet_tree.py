@@ -95,7 +95,7 @@ def test_a_tree_has_no_file_of_another_role() -> None:
     assert folders == {
         "gw-a": {"compose", "haproxy", "host", "nginx"},
         "gw-b": {"compose", "haproxy", "host", "nginx"},
-        "watch": {"blackbox", "compose", "host", "prometheus"},
+        "watch": {"blackbox", "compose", "grafana", "host", "prometheus"},
         "gpu-a": {"compose", "host"},
         "gpu-b": {"compose", "host"},
     }

@@ -142,6 +142,22 @@ def test_an_engine_that_breaks_off_while_saving_leaves_no_archive(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_archive_of_built_images_is_whole_without_what_nothing_builds(path: Path) -> None:
+    write(path, listed(built=True), saved(), lambda _: None)
+    assert chosen(path).keys() == listed(built=True).images.keys()
+    assert "grafana" not in chosen(path)
+
+
+def test_an_archive_from_a_stack_without_grafana_is_for_stacks_without_it(path: Path) -> None:
+    write(path, listed(grafana=None), saved(), lambda _: None)
+    with pytest.raises(InputError, match=r"grafana: not in the archive; .*, or turn grafana off"):
+        chosen(path)
+    settings = Images(source="archive", archive=str(path))
+    assert choose(ROOT, settings, "archive", "cpu", frozenset({"grafana"})).references == {
+        role: image.id for role, image in listed(grafana=None).images.items()
+    }
+
+
 def test_image_ids_are_what_an_archive_renders(path: Path) -> None:
     assert chosen(path) == {role: image.id for role, image in listed().images.items()}
 

@@ -65,10 +65,11 @@ def made(engine: Engine, *refs: str) -> list[str]:
     return ensure(roles, "registry", ROOT, lambda _: None, cast(docker.DockerClient, engine))
 
 
-def provided(engine: Engine, root: Path, mirror: str | None = None) -> list[str]:
+def provided(engine: Engine, root: Path, mirror: str | None = None, *unwanted: str) -> list[str]:
     """What is said while the CPU images are pulled."""
     said: list[str] = []
-    provide(root, Images(mirror=mirror), "registry", "cpu", said.append, cast(docker.DockerClient, engine))
+    client = cast(docker.DockerClient, engine)
+    provide(root, Images(mirror=mirror), "registry", "cpu", said.append, client, frozenset(unwanted))
     return said
 
 
@@ -84,6 +85,15 @@ def test_only_what_is_missing_is_pulled_and_each_once() -> None:
     engine = Engine(A)
     assert made(engine, A, B, B) == [B]
     assert engine.pulled == [("registry.example.org/b", "1.2.3")]
+
+
+def test_what_the_stack_file_turns_off_is_neither_asked_for_nor_pulled(project: Path) -> None:
+    engine, without = Engine(), Engine()
+    provided(engine, project)
+    (project / LOCK).write_text("{}\n")
+    provided(without, project, None, "grafana")
+    assert set(engine.asked) - set(without.asked) == {load_pins(project).roles["grafana"].reference}
+    assert len(engine.pulled) - len(without.pulled) == 1
 
 
 def test_nothing_is_asked_for_when_everything_is_there() -> None:

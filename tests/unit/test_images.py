@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from stack.config.schema import Images
 from stack.errors import InputError, StackError
 from stack.images.choice import (
     FOLDER,
@@ -17,6 +18,7 @@ from stack.images.choice import (
     built_name,
     built_reference,
     built_references,
+    choose,
     pulled_references,
 )
 from stack.images.lock import LOCK
@@ -24,6 +26,7 @@ from stack.images.pins import PINS, Device, load_pins
 from stacks import ROOT
 
 DIGEST = "sha256:" + "ab" * 32
+DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 
 
 @pytest.fixture
@@ -51,7 +54,15 @@ def pulled(device: Device, mirror: str | None = None, root: Path = ROOT) -> dict
 
 def test_every_image_of_the_project_is_pinned_and_in_the_lock() -> None:
     pins = load_pins(ROOT)
-    watched = {"prometheus", "alertmanager", "node_exporter", "blackbox_exporter", "dcgm_exporter", "cadvisor"}
+    watched = {
+        "prometheus",
+        "alertmanager",
+        "node_exporter",
+        "blackbox_exporter",
+        "dcgm_exporter",
+        "cadvisor",
+        "grafana",
+    }
     assert {"nginx", "haproxy", *watched} == set(pins.roles)
     assert sorted(pin.reference for pin in pins.all()) == sorted(yaml.safe_load((ROOT / LOCK).read_text()))
     for pin in pins.all():
@@ -134,6 +145,23 @@ def test_every_cpu_image_can_be_built_and_no_cuda_engine_can() -> None:
     assert all((ROOT / FOLDER / name / "Dockerfile").is_file() for name in pins.builds)
     with pytest.raises(InputError, match="use registry"):
         built_references(ROOT, pins, "cuda")
+
+
+def test_what_nothing_builds_is_left_out_where_a_stack_does_without_it_and_pulled_elsewhere() -> None:
+    pins = load_pins(ROOT)
+    assert "grafana" not in built_references(ROOT, pins, "cpu")
+    for device in DEVICES:
+        assert pulled(device)["grafana"] == pins.roles["grafana"].reference
+    assert [role for role, pin in pins.roles.items() if pin.optional] == ["grafana"]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_image_that_the_stack_file_turns_off_is_not_among_them(device: Device) -> None:
+    chosen = [
+        choose(ROOT, Images(), "registry", device, unwanted) for unwanted in (frozenset({"grafana"}), frozenset())
+    ]
+    assert chosen[1].references.keys() - chosen[0].references.keys() == {"grafana"}
+    assert chosen[0].references.keys() == chosen[0].pinned.keys()
 
 
 def test_what_is_built_for_nginx_is_the_version_that_is_pulled() -> None:

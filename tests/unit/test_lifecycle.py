@@ -20,6 +20,7 @@ from stack.errors import InputError, StackError
 from stack.lifecycle import gateway_address, gateway_url
 from stack.locks import only_one, taking_turns
 from stack.render import manifest
+from stack.secrets.grafana import password_file
 from stack.summary import how_to_use, plan_table
 from stack.tree import write_tree
 from unit import fake_docker, given
@@ -116,6 +117,17 @@ def test_the_line_to_paste_finds_a_gateway_that_dns_does_not_know(tmp_path: Path
     words = shlex.split(next(line for line in text.splitlines() if line.startswith("curl ")))
     assert words[words.index("--resolve") + 1] == "llm.example.org:8443:10.0.0.5"
     assert "https://llm.example.org:8443/v1/chat/completions" in words
+
+
+def test_the_last_lines_of_up_say_where_grafana_is_or_that_it_is_left_out(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    (line,) = (line for line in how_to_use(plan).splitlines() if "rafana" in line)
+    assert "http://127.0.0.1:3000" in line
+    assert str(password_file(Path(plan["state_dir"]))) in line
+    without = plan | {"published": [port for port in plan["published"] if port["service"] != "grafana"]}
+    (line,) = (line for line in how_to_use(without | {"left_out": ["grafana"]}).splitlines() if "rafana" in line)
+    assert "left out" in line
+    assert "rafana" not in how_to_use(without), "turned off: nobody misses it"
 
 
 def test_a_plan_shows_every_replica_gpu_flag_port_and_image(tmp_path: Path) -> None:

@@ -174,7 +174,12 @@ def test_every_engine_has_its_own_cache_folder(name: str) -> None:
 @pytest.mark.parametrize("name", EVERY_PLAN)
 def test_only_nginx_is_published_beyond_loopback(name: str) -> None:
     published = EVERY_PLAN[name].published
-    assert {port.service for port in published} == {"nginx", "prometheus", "alertmanager"}
+    assert {port.service for port in published} == {
+        "nginx",
+        "prometheus",
+        "alertmanager",
+        *(EVERY_PLAN[name].images.keys() & {"grafana"}),
+    }
     assert {port.service for port in published if port.address != "127.0.0.1"} <= {"nginx"}
     assert len({port.port for port in published}) == len(published)
 
@@ -190,6 +195,7 @@ def test_every_part_has_a_scrape_target_with_its_host() -> None:
     assert {target.job for target in made.targets} == {
         "alertmanager",
         "blackbox",
+        "grafana",
         "haproxy",
         "nginx",
         "node",
@@ -199,6 +205,21 @@ def test_every_part_has_a_scrape_target_with_its_host() -> None:
         "vllm",
     }
     assert {target.labels["host"] for target in made.targets} == {"node-7"}
+
+
+def test_grafana_runs_unless_it_is_turned_off_or_there_is_no_image_of_it() -> None:
+    off = given.plan(given.config(observability={"grafana": {"enabled": False}}))
+    images = {role: image for role, image in given.IMAGES.items() if role != "grafana"}
+    without = make_plan(given.config(), Host(), images, NOWHERE)
+    for made, left_out in ((off, ()), (without, ("grafana",))):
+        assert "grafana" not in made.images
+        assert "grafana" not in {port.service for port in made.published}
+        assert "grafana" not in {target.job for target in made.targets}
+        assert made.left_out == left_out
+    runs = given.plan(given.config(observability={"grafana": {"port": 13000}}))
+    assert runs.left_out == ()
+    (port,) = (port for port in runs.published if port.service == "grafana")
+    assert (port.address, port.port, port.key) == ("127.0.0.1", 13000, "observability.grafana.port")
 
 
 def paths_of(made: Plan) -> list[str]:

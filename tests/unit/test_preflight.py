@@ -6,7 +6,7 @@ import argparse
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,13 +49,15 @@ def port() -> Iterator[int]:
 @pytest.fixture
 def free_ports() -> str:
     """Sections with ports that nobody has."""
-    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
-        for probe in (one, two, three):
+    with ExitStack() as opened:
+        probes = [opened.enter_context(socket.socket()) for _ in range(4)]
+        for probe in probes:
             probe.bind(("127.0.0.1", 0))
-        https, prometheus, alertmanager = (probe.getsockname()[1] for probe in (one, two, three))
+        https, prometheus, alertmanager, grafana = (probe.getsockname()[1] for probe in probes)
     return (
         f"gateway: {{listen: 127.0.0.1, https_port: {https}}}\n"
-        f"observability: {{prometheus_port: {prometheus}, alertmanager_port: {alertmanager}}}\n"
+        f"observability: {{prometheus_port: {prometheus}, alertmanager_port: {alertmanager},"
+        f" grafana: {{port: {grafana}}}}}\n"
     )
 
 

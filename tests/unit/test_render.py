@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from stack.api_keys import ensure_keys, key_file, key_hashes
+from stack.effects import service_hashes
 from stack.errors import StackError
 from stack.gateway_state import GatewayState
 from stack.plan.types import Plan
@@ -48,7 +49,7 @@ def plan() -> Plan:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of what a tree is rendered from, to be damaged."""
-    for name in ("compose", "nginx", "templates"):
+    for name in ("compose", "grafana", "nginx", "templates"):
         shutil.copytree(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -103,7 +104,7 @@ def test_the_tree_holds_nothing_else(plan: Plan) -> None:
         path.relative_to(ROOT).as_posix() for name in STATIC for path in (ROOT / name, *(ROOT / name).rglob("*"))
     }
     templates = {path.relative_to(ROOT / "templates").as_posix() for path in (ROOT / "templates").rglob("*.j2")}
-    assert {path for path in render(plan, STATE, ROOT) if "fleet" in path or path.startswith("host/")} == set()
+    assert {path for path in render(plan, STATE, ROOT) if path.startswith(("host/", "compose/fleet"))} == set()
     targets = {f"prometheus/targets/{target.job}.json" for target in plan.targets}
     others = set(render(plan, STATE, ROOT)) - sources - targets - {path.removesuffix(".j2") for path in templates}
     watched = {f"prometheus/rules/{name}.yaml" for name in ("gateway", "host", "monitoring", "serving", "slo")}
@@ -146,6 +147,8 @@ def test_the_manifest_lists_every_file_but_itself_as_it_is(plan: Plan) -> None:
         ("prometheus/rules/serving.yaml", "prometheus", "reload"),
         ("prometheus/targets/vllm.json", "prometheus", "none"),
         ("prometheus/alertmanager.yml", "alertmanager", "reload"),
+        ("grafana/dashboards/vllm-fleet.json", "grafana", "none"),
+        ("grafana/provisioning/datasources/prometheus.yaml", "compose", "recreate"),
         ("compose.yaml", "compose", "recreate"),
         ("compose/edge.yaml", "compose", "recreate"),
         (".env", "compose", "recreate"),
@@ -155,6 +158,24 @@ def test_the_manifest_lists_every_file_but_itself_as_it_is(plan: Plan) -> None:
 def test_a_changed_file_needs_no_more_than_its_own_part(plan: Plan, path: str, unit: str, needs: str) -> None:
     assert path in render(plan, STATE, ROOT)
     assert unit_of(path) == (unit, needs)
+
+
+@pytest.mark.parametrize(
+    ("file", "other"),
+    [
+        ("grafana/provisioning/datasources/prometheus.yaml", {"grafana"}),
+        ("grafana/dashboards/vllm-fleet.json", set()),
+    ],
+)
+def test_grafana_is_replaced_for_another_data_source_and_for_no_dashboard(
+    plan: Plan, project: Path, file: str, other: set[str]
+) -> None:
+    before = service_hashes(render(plan, STATE, project))
+    with (project / file).open("a") as opened:
+        opened.write("\n")
+    after = service_hashes(render(plan, STATE, project))
+    assert {name for name, digest in after.items() if before[name] != digest} == other
+    assert "grafana" in after
 
 
 def test_no_api_key_is_in_any_rendered_byte_but_its_hash_is(tmp_path: Path) -> None:

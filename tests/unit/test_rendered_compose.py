@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,17 @@ import yaml
 from stack.gateway_state import GatewayState
 from stack.plan.types import Plan
 from stack.render import render
+from stack.secrets import grafana
 from stacks import ROOT
 from unit import given
 
-COMPOSE_FILES = ("compose.yaml", "compose/edge.yaml", "compose/observability.yaml", "compose/gpu-exporters.yaml")
+COMPOSE_FILES = (
+    "compose.yaml",
+    "compose/edge.yaml",
+    "compose/observability.yaml",
+    "compose/grafana.yaml",
+    "compose/gpu-exporters.yaml",
+)
 REFERENCE = re.compile(r"\$\{([A-Z_]+):\?\}")
 
 
@@ -29,7 +37,7 @@ def tree_of(made: Plan) -> dict[str, bytes]:
 
 
 def services(made: Plan) -> dict[str, dict[str, Any]]:
-    """Every service of the three files, merge keys resolved."""
+    """Every service of the files, merge keys resolved."""
     tree = tree_of(made)
     found: dict[str, dict[str, Any]] = {}
     for name in COMPOSE_FILES:
@@ -49,7 +57,7 @@ SERVICES = services(plan())
 ENGINES = [engine.name for engine in plan().engines]
 
 
-def test_the_stack_is_the_engines_and_nine_parts() -> None:
+def test_the_stack_is_the_engines_and_ten_parts() -> None:
     assert set(SERVICES) == {
         *ENGINES,
         "nginx",
@@ -59,6 +67,7 @@ def test_the_stack_is_the_engines_and_nine_parts() -> None:
         "alertmanager",
         "node-exporter",
         "blackbox-exporter",
+        "grafana",
         "dcgm-exporter",
         "cadvisor",
     }
@@ -101,7 +110,7 @@ def test_networks_without_a_route_out_are_all_but_the_edge() -> None:
     assert {network for service in SERVICES.values() for network in service["networks"]} == set(networks)
 
 
-def test_only_three_parts_publish_and_only_nginx_beyond_loopback() -> None:
+def test_only_four_parts_publish_and_only_nginx_beyond_loopback() -> None:
     values = variables(plan())
     published = {name: REFERENCE.sub(lambda match: values[match[1]], port)
                  for name, service in SERVICES.items() for port in service.get("ports", [])}  # fmt: skip
@@ -109,6 +118,7 @@ def test_only_three_parts_publish_and_only_nginx_beyond_loopback() -> None:
         "nginx": "0.0.0.0:8443:8443",
         "prometheus": "127.0.0.1:9090:9090",
         "alertmanager": "127.0.0.1:9093:9093",
+        "grafana": "127.0.0.1:3000:3000",
     }
 
 
@@ -125,7 +135,7 @@ def test_every_variable_of_the_compose_files_is_set() -> None:
     assert used <= {name for name, value in values.items() if value}
     # a variable without `:?` would be empty in silence when it is not set
     for file in COMPOSE_FILES[1:]:
-        assert "$" not in REFERENCE.sub("", tree[file].decode())
+        assert "$" not in REFERENCE.sub("", tree[file].decode()).replace("$$", "")
 
 
 def test_each_part_runs_the_planned_image() -> None:
@@ -139,7 +149,7 @@ def test_compose_reads_exactly_these_files_under_the_stacks_name() -> None:
     made = given.plan(given.config(name="another"))
     values = variables(made)
     assert values["COMPOSE_PROJECT_NAME"] == "another"
-    assert values["COMPOSE_FILE"].split(":") == list(COMPOSE_FILES[:3])  # on a CPU there is nothing to export
+    assert values["COMPOSE_FILE"].split(":") == list(COMPOSE_FILES[:4])  # on a CPU there is nothing to export
     assert variables(plan())["COMPOSE_FILE"].split(":") == list(COMPOSE_FILES)
     assert values["STATE_DIR"] == made.state_dir
 
@@ -231,6 +241,66 @@ def test_the_node_exporter_reads_what_the_engines_count_and_writes_nothing() -> 
     exporter = SERVICES["node-exporter"]
     assert "--collector.textfile.directory=/textfile" in exporter["command"]
     assert "${STATE_DIR:?}/textfile:/textfile:ro" in exporter["volumes"]
+
+
+def test_grafana_is_in_the_stack_only_where_the_plan_has_it() -> None:
+    values = variables(given.plan(given.config(device="cuda", observability={"grafana": {"enabled": False}})))
+    assert values["COMPOSE_FILE"].split(":") == [file for file in COMPOSE_FILES if file != "compose/grafana.yaml"]
+    assert not [name for name in values if name.startswith("GRAFANA")]
+
+
+def test_grafana_lets_nobody_in_without_a_password_and_tells_and_fetches_nothing() -> None:
+    environment = SERVICES["grafana"]["environment"]
+    off = {name for name, value in environment.items() if value == "false"}
+    assert off >= {f"GF_{name}_ENABLED" for name in (
+        "AUTH_ANONYMOUS", "PUBLIC_DASHBOARDS", "SNAPSHOTS_EXTERNAL", "ANALYTICS_REPORTING", "NEWS_NEWS_FEED",
+        "PLUGINS_PLUGIN_ADMIN", "UNIFIED_ALERTING",
+    )}  # fmt: skip
+    assert off >= {"GF_USERS_ALLOW_SIGN_UP", "GF_ANALYTICS_CHECK_FOR_UPDATES", "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES"}
+    for name in ("GF_PLUGINS_PREINSTALL_DISABLED", "GF_SECURITY_DISABLE_GRAVATAR"):
+        assert environment[name] == "true"
+    assert environment["GF_SERVER_ROOT_URL"] == "http://${GRAFANA_PUBLISH:?}/"
+
+
+def test_grafanas_secrets_are_files_that_it_alone_reads_and_no_value_is_in_the_tree(tmp_path: Path) -> None:
+    service = SERVICES["grafana"]
+    # "$$" is Compose's own "$"; what Grafana does with the rest is its documented $__file{}
+    values = [str(value) for value in service["environment"].values()]
+    named = [found[1] for value in values if (found := re.fullmatch(r"\$\$__file\{(.*)\}", value))]
+    assert "${STATE_DIR:?}/secrets/grafana:/run/secrets:ro" in service["volumes"]
+    copies = {f"/run/secrets/{copy.name}": copy for copy in grafana.ensure(tmp_path)}
+    assert set(named) == set(copies)
+    assert {f"{copy.uid}:{copy.uid}" for copy in copies.values()} == {service["user"]}
+    assert {copy.path(tmp_path).parent for copy in copies.values()} == {tmp_path / "secrets/grafana"}
+
+
+def test_grafana_writes_to_its_volume_alone_and_finds_what_is_provisioned_in_the_tree() -> None:
+    tree, service = tree_of(plan()), SERVICES["grafana"]
+    mounts = [volume.removeprefix("${STATE_DIR:?}/").split(":") for volume in service["volumes"]]
+    assert [mount for mount in mounts if mount[2:] != ["ro"]] == [["grafana", "/var/lib/grafana"]]
+    folders = [source.removeprefix("live/") + "/" for source, *_ in mounts if source.startswith("live/")]
+    for path in (path for path in tree if path.startswith("grafana/")):
+        assert sum(path.startswith(folder) for folder in folders) == 1, path
+    (provider,) = yaml.safe_load(tree["grafana/provisioning/dashboards/vllm-onprem.yaml"])["providers"]
+    dashboards = provider["options"]["path"]
+    assert ["live/grafana/dashboards", dashboards, "ro"] in mounts
+    assert provider["allowUiUpdates"] is False
+    home = service["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home.replace(dashboards, "grafana/dashboards") in tree
+
+
+def test_grafanas_data_source_is_the_prometheus_of_the_stack_under_a_fixed_uid() -> None:
+    (source,) = yaml.safe_load(tree_of(plan())["grafana/provisioning/datasources/prometheus.yaml"])["datasources"]
+    assert (source["uid"], source["editable"], source["access"]) == ("prometheus", False, "proxy")
+    assert source["url"] == "http://prometheus:9090"
+    assert set(SERVICES["grafana"]["networks"]) & set(SERVICES["prometheus"]["networks"])
+
+
+def test_grafana_has_a_health_check_that_asks_what_the_smoke_test_asks() -> None:
+    check = SERVICES["grafana"]["healthcheck"]
+    assert check["test"][0] == "CMD"
+    assert check["test"][-1] == "http://127.0.0.1:3000/api/health"
+    assert "entrypoint" not in SERVICES["grafana"], "its own reads the files of the secrets"
 
 
 def test_prometheus_scrapes_every_planned_target_with_its_labels() -> None:

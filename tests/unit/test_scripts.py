@@ -80,6 +80,18 @@ def test_a_plan_is_printed_for_a_person_and_for_a_machine(
     assert [engine["name"] for engine in json.loads(out)["plans"][0]["engines"]] == ["engine-toy-0"]
 
 
+@pytest.mark.parametrize(("sections", "lines"), [("", 0), ("images: {source: build}\n", 1)])
+def test_a_part_that_cannot_be_had_is_told_in_one_line(
+    sections: str, lines: int, stack: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack.write_text(stack.read_text() + sections)
+    code, out, _ = run(monkeypatch, capsys, "plan.py", str(stack))
+    assert code == 0
+    told = [line for line in out.splitlines() if "left out" in line]
+    assert len(told) == lines
+    assert all("grafana" in line for line in told)
+
+
 def test_rendering_again_writes_nothing(
     stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

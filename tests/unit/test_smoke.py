@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import docker
 import pytest
@@ -11,7 +11,7 @@ import requests
 
 from stack.checks import Check, Result, SkippedError, run_checks
 from stack.gateway_client import GatewayClient, Refused
-from stack.smoke import gateway_checks, services
+from stack.smoke import gateway_checks, host_checks, services
 from unit import given
 from unit.loopback import Answer, serve
 
@@ -135,6 +135,30 @@ def test_each_adapter_is_asked_by_its_own_name() -> None:
     assert [checks[f"completion {name}"] for name in ("toy", "toy-sql", "toy-mail")] == ["passed"] * 3
 
 
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (Answer.of({"database": "ok", "version": "12.4.10"}), "passed"),
+        (Answer.of({"database": "failing", "version": "12.4.10"}, 503), "failed"),
+        (Answer.of(["odd"]), "failed"),
+        (Answer(200, b"<html>"), "failed"),
+    ],
+)
+def test_grafana_is_well_when_it_says_that_its_database_is(answer: Answer, status: str) -> None:
+    with serve(answer) as server:
+        stack = given.config(observability={"grafana": {"port": server.port}})
+        checks = host_checks(given.plan(stack).as_dict(), cast(docker.DockerClient, None))
+        results = run_checks([check for check in checks if check.name == "dashboards"], lambda _: None)
+        assert server.paths == ["/api/health"]
+    assert [result.status for result in results] == [status]
+
+
+def test_a_stack_without_grafana_is_not_asked_for_it() -> None:
+    plan = given.plan(given.config(observability={"grafana": {"enabled": False}})).as_dict()
+    assert "grafana" not in services(plan)
+    assert not [check for check in host_checks(plan, cast(docker.DockerClient, None)) if check.name == "dashboards"]
+
+
 def test_every_service_of_a_plan_is_among_the_parts() -> None:
     plan = given.plan(given.config(given.toy(replicas=2))).as_dict()
     assert set(services(plan)) == {
@@ -142,6 +166,7 @@ def test_every_service_of_a_plan_is_among_the_parts() -> None:
         "blackbox-exporter",
         "engine-toy-0",
         "engine-toy-1",
+        "grafana",
         "haproxy",
         "haproxy-standby",
         "nginx",

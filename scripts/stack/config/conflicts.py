@@ -7,6 +7,7 @@ conflicts in the same message.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from typing import Any
 
 from stack.errors import Problem
@@ -15,6 +16,7 @@ _PORTS = {
     ("gateway", "https_port"): 8443,
     ("observability", "prometheus_port"): 9090,
     ("observability", "alertmanager_port"): 9093,
+    ("observability", "grafana", "port"): 3000,
 }
 
 
@@ -82,11 +84,14 @@ def _unknown_models(document: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _ports_twice(document: Mapping[str, Any]) -> Iterator[Problem]:
     taken: dict[object, str] = {}
-    for (section, key), default in _PORTS.items():
-        port = _section(document, section).get(key, default)
+    for (*sections, key), default in _PORTS.items():
+        section = reduce(_section, sections, document)
+        port, where = section.get(key, default), ".".join([*sections, key])
+        if section.get("enabled") is False:
+            continue
         if isinstance(port, int) and port in taken:
-            yield Problem(f"{section}.{key}", f"port {port} is also {taken[port]}")
-        taken.setdefault(port if isinstance(port, int) else None, f"{section}.{key}")
+            yield Problem(where, f"port {port} is also {taken[port]}")
+        taken.setdefault(port if isinstance(port, int) else None, where)
 
 
 def _archive(document: Mapping[str, Any]) -> Iterator[Problem]:

@@ -112,12 +112,20 @@ class Receiver(Section):
         return self
 
 
+class Grafana(Section):
+    """The dashboards of grafana/ in Grafana. Where images are built there is none: nothing to build it from."""
+
+    enabled: bool = True
+    port: Port = 3000
+
+
 class Observability(Section):
-    """Prometheus and Alertmanager, on loopback only; what is promised, and who is told."""
+    """Prometheus, Alertmanager and Grafana, on loopback only; what is promised, and who is told."""
 
     retention: Annotated[str, AfterValidator(_duration)] = "30d"
     prometheus_port: Port = 9090
     alertmanager_port: Port = 9093
+    grafana: Grafana = Grafana()
     slo: Slo = Slo()
     receivers: tuple[Receiver, ...] = Field((), max_length=50, strict=False)
     rules: tuple[FilePath, ...] = Field((), max_length=50, strict=False)

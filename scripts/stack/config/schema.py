@@ -62,3 +62,8 @@ class StackConfig(Section):
     images: Images = Images()
     hub: Hub = Hub()
     paths: Paths = Paths()
+
+    @property
+    def images_unwanted(self) -> frozenset[str]:
+        """Roles of images that this stack does without, as its file turns them off."""
+        return frozenset() if self.observability.grafana.enabled else frozenset({"grafana"})

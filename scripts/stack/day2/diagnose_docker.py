@@ -21,6 +21,7 @@ PAGE_SECONDS, DOCKER_SECONDS = 8.0, 20
 SEEN_OF_OTHERS = ("Names", "Image", "State", "Status")
 # Of the parts that are no engine: network, port, page.
 PAGES = {
+    "grafana": ("inner", 3000, "/metrics"),
     "haproxy": ("inner", 8405, "/metrics"),
     "haproxy-standby": ("inner", 8405, "/metrics"),
     "nginx": ("inner", 8406, "/metrics"),

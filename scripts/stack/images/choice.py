@@ -37,13 +37,15 @@ class Chosen:
     built: bool
 
 
-def choose(root: Path, settings: Images, source: Source, device: Device) -> Chosen:
-    """The images of a stack.
+def choose(
+    root: Path, settings: Images, source: Source, device: Device, unwanted: frozenset[str] = frozenset()
+) -> Chosen:
+    """The images of a stack. unwanted: roles that its file turns off.
 
     registry: [mirror/]repository:tag[@digest]. build: vllm-onprem/<folder>:<version>-<content hash>. archive: image
     IDs, as loading loses digests. Raises InputError: building on cuda, an archive of other images.
     """
-    pins = load_pins(root)
+    pins = load_pins(root).less(unwanted)
     if source == "registry":
         roles = pins.of(device)
         references = pulled_references(roles, settings.mirror)
@@ -54,7 +56,7 @@ def choose(root: Path, settings: Images, source: Source, device: Device) -> Chos
     path = archive_path(root, settings)
     contents = read_list(path)
     _check(path, contents, root, pins, device)
-    images = {role: contents.images[role] for role in pins.of(device)}
+    images = {role: contents.images[role] for role in (pins.buildable(device) if contents.built else pins.of(device))}
     pinned = {role: Named(image.name, image.digest) for role, image in images.items()}
     return Chosen({role: image.id for role, image in images.items()}, pinned, contents.built)
 
@@ -77,9 +79,12 @@ def at(pin: ImagePin, mirror: str | None) -> str:
 
 
 def built_references(root: Path, pins: Pins, device: Device) -> dict[str, str]:
-    """Role -> image built here; a changed folder is a new tag, and an existing tag needs no build."""
+    """Role -> image built here; a changed folder is a new tag, and an existing tag needs no build.
+
+    Raises InputError for one that is only pulled, and not optional.
+    """
     chosen: dict[str, str] = {}
-    for role, pin in pins.of(device).items():
+    for role, pin in pins.buildable(device).items():
         if pin.build is None:
             raise InputError(
                 "images.source",
@@ -125,14 +130,15 @@ def content_hash(folders: list[Path], salt: str = "") -> str:
 def _check(path: Path, contents: ArchiveList, root: Path, pins: Pins, device: Device) -> None:
     """An archive holds what this checkout pins, for this device. Raises InputError with every difference."""
     problems = []
-    for role, pin in pins.of(device).items():
+    for role, pin in (pins.buildable(device) if contents.built else pins.of(device)).items():
         found = contents.images.get(role)
         if contents.built:
             wanted = built_reference(root, pins, pin.build) if pin.build else f"{pin.reference}, which is only pulled"
         else:
             wanted = pin.reference
         if found is None:
-            problems.append(Problem(role, f"not in the archive; this checkout runs {wanted}"))
+            off = f", or turn {role} off" if pin.optional else ""
+            problems.append(Problem(role, f"not in the archive; this checkout runs {wanted}{off}"))
         elif found.name != wanted:
             problems.append(Problem(role, f"the archive holds {found.name}, this checkout runs {wanted}"))
         elif pin.digest and found.digest and found.digest != pin.digest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ class ImagePin:
     """One image: repository:tag at a registry, its digest once known, and the folder that builds a stand-in.
 
     cuda: major version of the CUDA that it was built on, where it is one for GPUs and that is known.
-    devices: those whose stacks run it.
+    devices: those whose stacks run it. optional: where images are built, a stack does without one that has no `build`.
     """
 
     repository: str
@@ -35,6 +35,7 @@ class ImagePin:
     build: str | None
     cuda: int | None = None
     devices: tuple[Device, ...] = ("cpu", "cuda")
+    optional: bool = False
 
     @property
     def reference(self) -> str:
@@ -65,6 +66,14 @@ class Pins:
     def of(self, device: Device) -> dict[str, ImagePin]:
         """Role -> pin, for engines on this device."""
         return {"vllm": self.vllm[device], **{role: pin for role, pin in self.roles.items() if device in pin.devices}}
+
+    def buildable(self, device: Device) -> dict[str, ImagePin]:
+        """Those of a stack whose images are built here: without optional ones that nothing builds."""
+        return {role: pin for role, pin in self.of(device).items() if pin.build or not pin.optional}
+
+    def less(self, roles: frozenset[str]) -> Pins:
+        """Without these roles."""
+        return replace(self, roles={role: pin for role, pin in self.roles.items() if role not in roles})
 
     def all(self) -> list[ImagePin]:
         """Every pin, sorted by reference."""
@@ -98,6 +107,7 @@ def load_pins(root: Path) -> Pins:
             entry.get("build"),
             entry.get("cuda"),
             tuple(entry.get("devices", ("cpu", "cuda"))),
+            entry.get("optional", False),
         )
 
     images = dict(document["images"])

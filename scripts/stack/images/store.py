@@ -27,17 +27,23 @@ Say = Callable[[str], None]
 
 
 def provide(
-    root: Path, settings: Images, source: Source, device: Device, say: Say, client: docker.DockerClient
+    root: Path,
+    settings: Images,
+    source: Source,
+    device: Device,
+    say: Say,
+    client: docker.DockerClient,
+    unwanted: frozenset[str] = frozenset(),
 ) -> list[str]:
     """Make a stack's images present; what was missing, sorted. The running stack does not notice.
 
     Images of a registry that have no digest yet get one first, recorded in images.lock. say: takes progress lines
-    (at least one every 5 s while something is slow). Raises StackError when an image cannot be had: the message names
-    it and what to do. Nothing half-made keeps a tag.
+    (at least one every 5 s while something is slow). unwanted: as choose() has it. Raises StackError when an image
+    cannot be had: the message names it and what to do. Nothing half-made keeps a tag.
     """
     if source == "registry":
-        _resolve(root, settings, device, say, client)
-    references = choose(root, settings, source, device).references
+        _resolve(root, settings, device, say, client, unwanted)
+    references = choose(root, settings, source, device, unwanted).references
     if source == "archive":
         return carry.load(archive_path(root, settings), set(references.values()), say, client)
     return ensure(references, source, root, say, client)
@@ -56,8 +62,10 @@ def ensure(refs: dict[str, str], source: Source, root: Path, say: Say, client: d
     return missing
 
 
-def _resolve(root: Path, settings: Images, device: Device, say: Say, client: docker.DockerClient) -> None:
-    unresolved = [pin for pin in load_pins(root).of(device).values() if pin.digest is None]
+def _resolve(
+    root: Path, settings: Images, device: Device, say: Say, client: docker.DockerClient, unwanted: frozenset[str]
+) -> None:
+    unresolved = [pin for pin in load_pins(root).less(unwanted).of(device).values() if pin.digest is None]
     if not unresolved:
         return
     found, failed = registry.ask_digests(client, unresolved, settings.mirror)

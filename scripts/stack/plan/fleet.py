@@ -55,7 +55,8 @@ def make_fleet(config: StackConfig, hosts: Sequence[Host], given: Given) -> list
     if wrong:
         raise InputError(given.shown, list(dict.fromkeys(wrong)))
     places = Places(config, serving, found, given.shown).places(given.previous or {}, given.cordoned)
-    members = Members(tuple(hosts), _servers(hosts, places), given.cordoned)
+    images = frozenset(given.images) - config.images_unwanted
+    members = Members(tuple(hosts), _servers(hosts, places), given.cordoned, images)
     names: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, place in places.items():
         names[place.host, name.removeprefix("engine-").rsplit("-", 1)[0]].append(name)
@@ -138,11 +139,11 @@ def _plan(
         project=config.name,
         host=host.name,
         device=config.device,
-        images=dict(sorted(given.images.items())),
+        images={role: image for role, image in sorted(given.images.items()) if role in members.images},
         nginx_loads_modules=not given.images_built,
         engines=running,
         pools=tuple(pools) if speaks else tuple(_only(pools, own)),
-        published=published_of(config, host),
+        published=published_of(config, host, members.images),
         targets=fleet_targets(config, members, pools, engines) if host.has("observability") else (),
         gateway=gateway_of(config, host),
         watch=watch_of(config, host, given.rules),
@@ -152,8 +153,14 @@ def _plan(
         if config.device == "cuda"
         else (),
         cordoned=tuple(engine for engine in own.values() if members.is_cordoned(engine.name)),
+        left_out=_left_out(config, host, members),
         fleet=fleet_part(config, host, members),
     )
+
+
+def _left_out(config: StackConfig, host: Host, members: Members) -> tuple[str, ...]:
+    wanted = host.has("observability") and config.observability.grafana.enabled
+    return ("grafana",) if wanted and "grafana" not in members.images else ()
 
 
 def _only(pools: Sequence[Pool], own: Mapping[str, Engine]) -> list[Pool]:

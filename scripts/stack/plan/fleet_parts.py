@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,12 @@ ALL_ADDRESSES = "0.0.0.0"
 
 @dataclass(frozen=True)
 class Members:
-    """The hosts of a fleet and all of its engines. cordoned: uuids."""
+    """The hosts of a fleet and all of its engines. cordoned: uuids. images: roles that the stack has."""
 
     hosts: tuple[Host, ...]
     servers: Mapping[str, Server]
     cordoned: frozenset[str]
+    images: frozenset[str]
 
     def is_cordoned(self, engine: str) -> bool:
         """Whether an engine is not run, as one of its GPUs is not to be used."""
@@ -67,19 +68,21 @@ def fleet_problems(config: StackConfig, hosts: Sequence[Host]) -> list[Problem]:
     return problems
 
 
-def services_of(config: StackConfig, host: Host) -> tuple[str, ...]:
+def services_of(config: StackConfig, host: Host, images: Set[str]) -> tuple[str, ...]:
     """Everything that a host runs beside its engines."""
     return (
         *(GATEWAY if host.has("gateway") else ()),
         *(OBSERVABILITY if host.has("observability") else ()),
+        *(("grafana",) if host.has("observability") and "grafana" in images else ()),
         "node-exporter",
         *(GPU_EXPORTERS if host.has("engines") and config.device == "cuda" else ()),
     )
 
 
-def published_of(config: StackConfig, host: Host) -> tuple[Published, ...]:
+def published_of(config: StackConfig, host: Host, images: Set[str]) -> tuple[Published, ...]:
     """The ports for clients and operators; what is between hosts is in the fleet's own part."""
-    return tuple(port for port in published_ports(config) if port.service in services_of(config, host))
+    services = services_of(config, host, images)
+    return tuple(port for port in published_ports(config, images) if port.service in services)
 
 
 def gateway_of(config: StackConfig, host: Host) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def watch_of(config: StackConfig, host: Host, rules: Mapping[str, str]) -> dict[
 def fleet_part(config: StackConfig, host: Host, members: Members) -> Fleet:
     """Plan.fleet of one host."""
     assert host.address
-    services = services_of(config, host)
+    services = services_of(config, host, members.images)
     speaks = host.has("gateway") or host.has("observability")
     own = {name: server.port for name, server in members.servers.items() if server.host == host.name}
     place = members.hosts.index(host)
@@ -125,6 +128,7 @@ def _compose_files(services: Sequence[str]) -> tuple[str, ...]:
         "compose.yaml",
         *(("compose/edge.yaml",) if "nginx" in services else ()),
         "compose/observability.yaml",
+        *(("compose/grafana.yaml",) if "grafana" in services else ()),
         *(("compose/gpu-exporters.yaml",) if "dcgm-exporter" in services else ()),
         "compose/fleet.yaml",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from stack.config.schema import StackConfig
 from stack.hardware import Host
@@ -35,7 +35,7 @@ def fleet_targets(
                 where = f"{server.address}:{server.port}"
                 targets += targets_at(where, engine, of_model[engine.served_model_name], name)
     for host in members.hosts:
-        targets += _of_parts(config, host)
+        targets += _of_parts(config, host, members.images)
         if host.has("gateway"):
             listen = config.gateway.listen
             address = host.address if listen == ALL_ADDRESSES else listen
@@ -45,9 +45,9 @@ def fleet_targets(
     return tuple(targets)
 
 
-def _of_parts(config: StackConfig, host: Host) -> Iterator[Target]:
+def _of_parts(config: StackConfig, host: Host, images: Set[str]) -> Iterator[Target]:
     here = {"host": host.name}
-    services = services_of(config, host)
+    services = services_of(config, host, images)
     for job, parts in SCRAPED.items():
         for part in parts:
             if part in services:
@@ -58,3 +58,5 @@ def _of_parts(config: StackConfig, host: Host) -> Iterator[Target]:
         yield Target("alertmanager", "alertmanager:9093", here)
         yield Target("blackbox", jobs.BLACKBOX, here)
         yield Target("prometheus", "localhost:9090", here)
+        if "grafana" in services:
+            yield Target("grafana", "grafana:3000", here)

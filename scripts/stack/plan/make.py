@@ -50,22 +50,26 @@ def make_plan(
     if problems:
         raise InputError(shown, problems)
 
+    grafana = config.observability.grafana.enabled
+    images = {role: image for role, image in sorted(images.items()) if role not in config.images_unwanted}
+    parts = frozenset(images)
     engines, pools = engines_and_pools(config, host, placed.taken, images["vllm"], root, facts or {})
     return Plan(
         project=config.name,
         host=host.name,
         device=config.device,
-        images=dict(sorted(images.items())),
+        images=images,
         nginx_loads_modules=not images_built,
         engines=engines,
         pools=pools,
-        published=published_ports(config),
-        targets=scrape_targets(config, engines, pools, host),
+        published=published_ports(config, parts),
+        targets=scrape_targets(config, engines, pools, host, parts),
         gateway=gateway_part(config),
         watch=watch_part(config, rules or {}),
         retention=config.observability.retention,
         state_dir=str(state_dir(config, root)),
         gpus_unused=tuple(gpu.uuid for gpu in placed.spare) if config.device == "cuda" else (),
+        left_out=("grafana",) if grafana and "grafana" not in parts else (),
     )
 
 

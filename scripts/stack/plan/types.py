@@ -93,10 +93,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything one host runs. cordoned: replicas that are not run, as their GPU is not to be used (cordons.py).
+    """Everything one host runs.
 
-    fleet: where this is one of several hosts of the stack. Its pools are then those of the whole fleet on hosts of the
-    gateway or of Prometheus, and elsewhere those of its own engines.
+    cordoned: replicas that are not run, as their GPU is not to be used (cordons.py). left_out: parts that the stack
+    file wants and that cannot be had here, as their image is not among those that the stack has. fleet: where this is
+    one of several hosts of the stack. Its pools are then those of the whole fleet on hosts of the gateway or of
+    Prometheus, and elsewhere those of its own engines.
     """
 
     project: str
@@ -114,6 +116,7 @@ class Plan:
     state_dir: str
     gpus_unused: tuple[str, ...]
     cordoned: tuple[Engine, ...] = ()
+    left_out: tuple[str, ...] = ()
     fleet: Fleet | None = None
 
     @property

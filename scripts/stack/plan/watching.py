@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from stack.config.schema import StackConfig
@@ -42,9 +42,9 @@ def gateway_probes(gateway: str, pools: Sequence[Pool], host: str) -> list[Targe
 
 
 def scrape_targets(
-    config: StackConfig, engines: Sequence[Engine], pools: Sequence[Pool], host: Host
+    config: StackConfig, engines: Sequence[Engine], pools: Sequence[Pool], host: Host, images: Set[str]
 ) -> tuple[Target, ...]:
-    """Everything that Prometheus of this host scrapes or has probed."""
+    """Everything that Prometheus of this host scrapes or has probed. images: roles that the host runs."""
     here = {"host": host.name}
     targets = [target for engine in engines for target in engine_targets(engine, pools, host.name)]
     targets += gateway_probes("nginx:8443", pools, host.name)
@@ -56,6 +56,8 @@ def scrape_targets(
         "node": ("node-exporter:9100",),
         "prometheus": ("localhost:9090",),
     }
+    if "grafana" in images:
+        parts["grafana"] = ("grafana:3000",)
     if config.device == "cuda":
         parts |= {"cadvisor": ("cadvisor:8080",), "dcgm": ("dcgm-exporter:9400",)}
     targets += [Target(job, address, here) for job, addresses in parts.items() for address in addresses]

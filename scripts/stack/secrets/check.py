@@ -12,7 +12,7 @@ from stack import certificates, clients
 from stack.api_keys import key_hashes
 from stack.config.gateway import Gateway
 from stack.errors import InputError, Problem
-from stack.secrets import engine_key
+from stack.secrets import engine_key, grafana
 
 
 def check(state: Path, names: Sequence[str], gateway: Gateway, root: Path) -> None:
@@ -42,6 +42,7 @@ def tighten(state: Path) -> None:
 def _problems(state: Path, names: Sequence[str], gateway: Gateway, root: Path) -> Iterator[Problem]:
     attempts: list[Callable[[], object]] = [partial(key_hashes, state, [name]) for name in names]
     attempts += [partial(key_hashes, state, names), partial(clients.added, state), partial(engine_key.load, state)]
+    attempts.append(partial(grafana.load, state))
     for attempt in attempts:
         try:
             attempt()

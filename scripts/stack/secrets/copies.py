@@ -17,23 +17,24 @@ MODE = 0o400
 
 @dataclass(frozen=True)
 class Copy:
-    """folder: below secrets/. uid: the container's user."""
+    """folder: below secrets/. name: of its content, where it may be another one day. uid: the container's user."""
 
     folder: str
-    suffix: str
+    name: str
     uid: int
     content: bytes
 
     def path(self, state: Path) -> Path:
-        """Where it is on the host. The name says what is in it."""
-        return state / "secrets" / self.folder / f"{name_of(self.content)}{self.suffix}"
+        """Where it is on the host."""
+        return state / "secrets" / self.folder / self.name
 
 
 def copies_of(keys: EngineKeys) -> tuple[Copy, ...]:
     """What containers read of the engines' key."""
+    engines, haproxy = keys.engine_copy(), keys.haproxy_copy()
     return (
-        Copy("engine", ".yaml", ENGINE_UID, keys.engine_copy()),
-        Copy("haproxy", ".map", HAPROXY_UID, keys.haproxy_copy()),
+        Copy("engine", f"{name_of(engines)}.yaml", ENGINE_UID, engines),
+        Copy("haproxy", f"{name_of(haproxy)}.map", HAPROXY_UID, haproxy),
     )
 
 
@@ -65,4 +66,4 @@ def _is_there(path: Path, content: bytes) -> bool:
     except FileNotFoundError:
         return False
     except PermissionError:
-        return True  # the container's and not ours to read; its name is of its content
+        return True  # the container's and not ours to read: its name is of its content, or it never changes
