@@ -51,8 +51,12 @@ def test_each_host_has_the_parts_of_its_roles() -> None:
     }
     assert {host for host, plan in MADE.items() if plan.engines} == {"gw-b", "gpu-a", "gpu-b"}
     assert {host: [port.service for port in plan.published] for host, plan in MADE.items()} == {
-        "gw-a": ["nginx"], "gw-b": ["nginx"], "watch": ["prometheus", "alertmanager", "grafana"], "gpu-a": [], "gpu-b": [],
-    }  # fmt: skip
+        "gw-a": ["nginx"],
+        "gw-b": ["nginx"],
+        "watch": ["prometheus", "alertmanager", "grafana"],
+        "gpu-a": [],
+        "gpu-b": [],
+    }
 
 
 def test_grafana_is_beside_prometheus_where_its_image_is_to_be_had() -> None:
