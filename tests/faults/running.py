@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -68,7 +68,8 @@ def hit(container: Container, number: signal.Signals, *, server_only: bool = Fal
     init = int(container.attrs["State"]["Pid"])
     for pid, parent in processes(container):
         if pid != init and (parent == init or not server_only):
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # one of a health check, which is over meanwhile
+                os.kill(pid, number)
 
 
 def all_serve(stack: Stack) -> None:
