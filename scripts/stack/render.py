@@ -124,7 +124,12 @@ def _static(root: Path) -> Iterator[tuple[str, bytes]]:
 
 def _templates(plan: Plan, state: GatewayState, root: Path, static: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
     environment = _environment(root / "templates")
-    context = {**context_of(plan, state), "grafana_provisioning": _digest(static, "grafana/provisioning/")}
+    # what a container reads only when it starts: other files are another container
+    read_at_start = {
+        "grafana_provisioning": _digest(static, "grafana/provisioning/"),
+        "dcgm_counters": _digest(static, "compose/dcgm/"),
+    }
+    context = {**context_of(plan, state), **read_at_start}
     for name in environment.list_templates(extensions=["j2"]):
         if name == EACH_JOB:
             for job, targets in _targets(plan).items():
