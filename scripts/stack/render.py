@@ -33,6 +33,8 @@ STATIC = (
     "compose/grafana.yaml",
     "compose/gpu-exporters.yaml",
     "compose/dcgm",
+    "compose/log-shipping.yaml",
+    "compose/fluent-bit",
     "grafana/dashboards",
     "grafana/provisioning",
     "nginx",
@@ -128,6 +130,7 @@ def _templates(plan: Plan, state: GatewayState, root: Path, static: Mapping[str,
     read_at_start = {
         "grafana_provisioning": _digest(static, "grafana/provisioning/"),
         "dcgm_counters": _digest(static, "compose/dcgm/"),
+        "log_configuration": _digest(static, "compose/fluent-bit/"),
     }
     context = {**context_of(plan, state), **read_at_start}
     for name in environment.list_templates(extensions=["j2"]):

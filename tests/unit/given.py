@@ -18,6 +18,7 @@ ROLES = (
     "blackbox_exporter",
     "cadvisor",
     "dcgm_exporter",
+    "fluent_bit",
     "grafana",
     "haproxy",
     "nginx",
