@@ -149,7 +149,8 @@ def test_a_drained_replica_is_silenced_for_what_that_causes_and_no_longer(stack:
 
 
 def test_a_test_alert_reaches_a_webhook_and_a_mailbox_and_says_when_one_does_not(stack: Stack, tmp_path: Path) -> None:
-    bridge = stack.client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
+    networks = containers(stack.client, PROJECT)["alertmanager"].attrs["NetworkSettings"]["Networks"]
+    bridge = networks[f"{PROJECT}_edge"]["Gateway"]  # this machine, as Alertmanager sees it
     secret = tmp_path / "url"
     with webhook(bridge) as (url, posted), mailbox(bridge) as (smarthost, mails):
         secret.write_text(f"{url}\n")
