@@ -193,6 +193,12 @@ function count(r) {
                 add(`failed ${pool} given_up`, 1);
             }
         }
+        if (pool) {
+            const failed = failedAttempts(v);
+            if (failed) {
+                add(`upstream ${pool}`, failed);
+            }
+        }
         if (pool && status === 200) {
             // attempts before the one that answered count: the client waited for them too
             const first = seconds - last(v.upstream_response_time) + last(v.upstream_header_time);
@@ -207,7 +213,18 @@ function count(r) {
 
 // Of "0.1, 0.2" the 0.2; 0 where nginx has none.
 function last(times) {
-    return Number((times || '').split(/[,:] ?/).pop()) || 0;
+    return Number(attempts(times).pop()) || 0;
+}
+
+function attempts(listed) {
+    return (listed || '').split(/[,:] ?/);
+}
+
+// Attempts that HAProxy ended with a 5xx, or without a word: nginx lists 502 for those. One that did not reach HAProxy has
+// no time of its connection.
+function failedAttempts(v) {
+    const times = attempts(v.upstream_connect_time);
+    return attempts(v.upstream_status).filter((status, place) => Number(status) >= 500 && Number(times[place]) >= 0).length;
 }
 
 function histogram(key, seconds) {
@@ -248,6 +265,11 @@ function metrics(r) {
         const value = found[`failed ${pool} ${reason}`] || 0;
         lines.push(`nginx_http_requests_failed_total{pool="${pool}",reason="${reason}"} ${value}`);
     }));
+    family('nginx_http_upstream_errors_total', 'counter', 'Attempts that HAProxy ended with a 5xx or unanswered, ' +
+           'those that nginx sent again included.');
+    pools.slice(1).forEach((pool) => {
+        lines.push(`nginx_http_upstream_errors_total{pool="${pool}"} ${found[`upstream ${pool}`] || 0}`);
+    });
     Object.keys(HISTOGRAMS).forEach((kind) => {
         const name = HISTOGRAMS[kind][0];
         family(name, 'histogram', HISTOGRAMS[kind][1]);

@@ -24,6 +24,8 @@ NEEDS = (
     ("grafana/", "grafana"),
     ("compose/dcgm/", "dcgm-exporter"),
     ("compose/gpu-exporters.yaml", "dcgm-exporter"),
+    ("compose/fluent-bit/", "fluent-bit"),
+    ("compose/log-shipping.yaml", "fluent-bit"),
 )
 FLEET_ONLY = ("compose/fleet.yaml", "host/")
 KEEPALIVED = "host/keepalived/"
@@ -60,6 +62,7 @@ def compose_files(plan: Plan) -> tuple[str, ...]:
         *COMPOSE_FILES,
         *(("compose/grafana.yaml",) if "grafana" in plan.images else ()),
         *(("compose/gpu-exporters.yaml",) if plan.device == "cuda" else ()),
+        *(("compose/log-shipping.yaml",) if "fluent_bit" in plan.images else ()),
     )
 
 

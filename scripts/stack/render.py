@@ -34,6 +34,8 @@ STATIC = (
     "compose/grafana.yaml",
     "compose/gpu-exporters.yaml",
     "compose/dcgm",
+    "compose/log-shipping.yaml",
+    "compose/fluent-bit",
     "grafana/dashboards",
     "grafana/provisioning",
     "nginx",
@@ -132,7 +134,13 @@ def _static(root: Path) -> Iterator[tuple[str, bytes]]:
 
 def _templates(plan: Plan, state: GatewayState, root: Path, static: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
     environment = _environment(root / "templates")
-    known = {**context_of(plan, state), "grafana_provisioning": _digest(static, "grafana/provisioning/")}
+    # what a container reads only when it starts: other files are another container
+    read_at_start = {
+        "grafana_provisioning": _digest(static, "grafana/provisioning/"),
+        "dcgm_counters": _digest(static, "compose/dcgm/"),
+        "log_configuration": _digest(static, "compose/fluent-bit/"),
+    }
+    known = {**context_of(plan, state), **read_at_start}
     for name in environment.list_templates(extensions=["j2"]):
         path = name.removesuffix(".j2")
         if not fleet_tree.belongs(path, plan):

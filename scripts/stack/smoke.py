@@ -71,7 +71,7 @@ def gateway_checks(gateway: GatewayClient, pools: Sequence[Mapping[str, Any]]) -
 def services(plan: Mapping[str, Any]) -> list[str]:
     """Every service of a plan, as Compose names it."""
     parts = ["nginx", "haproxy", "haproxy-standby", "prometheus", "alertmanager", "node-exporter", "blackbox-exporter"]
-    parts += ["grafana"] if "grafana" in plan["images"] else []
+    parts += [role.replace("_", "-") for role in ("grafana", "fluent_bit") if role in plan["images"]]
     parts += ["cadvisor", "dcgm-exporter"] if plan["device"] == "cuda" else []
     return [*parts, *(engine["name"] for engine in plan["engines"])]
 

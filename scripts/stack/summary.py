@@ -44,7 +44,8 @@ def _grafana(plan: Mapping[str, Any], state: Path, ports: Mapping[str, int]) -> 
 
 def left_out(plan: Mapping[str, Any]) -> list[str]:
     """A line for each part that is wanted and cannot be had; plans of before 'left_out' have none."""
-    missing = {"grafana": "only pulled, and images.source builds; `make report` draws the main panels without it"}
+    pulled = "only pulled, and images.source builds"
+    missing = {"grafana": f"{pulled}; `make report` draws the main panels without it", "fluent_bit": pulled}
     return [f"left out: {part} ({missing[part]})" for part in plan.get("left_out", ())]
 
 

@@ -79,6 +79,8 @@ def test_a_wedged_engine_is_killed_with_its_evidence_saved_and_serves_again(stac
     assert (reason["engine"], reason["strikes"]) == (victim, 3)
     assert "vllm:iteration_tokens_total_count" in (folder / "metrics.txt").read_text()
     assert "T (stopped)" in (folder / f"process-{frozen[0]}.txt").read_text()
+    prompts = [path.name for path in folder.iterdir() if b"count 0." in path.read_bytes()]  # as Load sends them
+    assert not prompts
     log = subprocess.run(shlex.split(reason["log"]), capture_output=True, text=True, timeout=60, check=True)
     assert "/v1/completions" in log.stdout + log.stderr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import fcntl
 import io
 import json
@@ -30,6 +31,8 @@ from stack.images.archive import Archived, ArchiveList, write
 from stack.images.choice import built_references
 from stack.images.lock import LOCK
 from stack.images.pins import load_pins
+from stack.observe import silences
+from watching import Watched
 
 ENGINES = ("engine-toy-0", "engine-toy-1")
 GATEWAY = {"listen": "127.0.0.1", "https_port": 18443, "api_keys": ["default", "second"]}
@@ -258,6 +261,18 @@ def test_a_changed_engine_flag_replaces_one_replica_after_the_other(stack: Stack
     assert not load.failures("whole") + load.failures("stream"), load.table()
     after = stack.started()
     assert {name for name in before if before[name] != after[name]} == {"engine-toy-0", "engine-toy-1"}
+    _silenced_for_their_absence_alone(stack, ENGINES)
+
+
+def _silenced_for_their_absence_alone(stack: Stack, engines: tuple[str, ...]) -> None:
+    watched = Watched(PROJECT, stack.state, stack.client)
+    url = f"http://127.0.0.1:{watched.ports['alertmanager']}/api/v2/silences"
+    found = [each for each in requests.get(url, timeout=10).json() if each["comment"].endswith("replaced by make up")]
+    made = {frozenset((each["name"], each["value"]) for each in silence["matchers"]) for silence in found}
+    common = {("alertname", "|".join(silences.CAUSED)), ("host", watched.plan.host)}
+    assert made == {frozenset({*common, ("server", name)}) for name in engines}
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=silences.LINGER_SECONDS)
+    assert all(datetime.datetime.fromisoformat(silence["endsAt"]) <= soon for silence in found)
 
 
 def test_one_replica_is_not_replaced_without_a_word(stack: Stack, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ ROLES = (
     "blackbox_exporter",
     "cadvisor",
     "dcgm_exporter",
+    "fluent_bit",
     "grafana",
     "haproxy",
     "nginx",

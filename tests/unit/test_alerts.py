@@ -24,7 +24,7 @@ EXPOSITIONS = ROOT / "tests/expositions"
 MADE = {"up", "ALERTS"}
 PROMQL = {
     "sum", "by", "rate", "increase", "or", "and", "vector", "max", "min", "abs", "time", "count", "absent", "changes",
-    "label_replace", "min_over_time", "unless", "on",
+    "clamp_min", "label_replace", "min_over_time", "unless", "on",
 }  # fmt: skip
 
 

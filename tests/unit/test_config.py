@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -116,11 +117,19 @@ def test_a_port_that_another_key_has_by_default_is_refused(sections: dict[str, A
         load_config(write_stack(ONE_WAY + lines))
 
 
+@pytest.mark.parametrize(
+    "url", ["logs.example.org", "ftp://a/b", "http://me:secret@a/b", "http://a/'", "http://a/$b", "http://a:65536/"]
+)
+def test_a_collector_of_logs_that_cannot_be_is_refused(url: str, write_stack: WriteStack) -> None:
+    with pytest.raises(InputError, match=r"observability\.log_shipping\.url"):
+        load_config(write_stack(ONE_WAY + f"observability: {{log_shipping: {{url: {json.dumps(url)}}}}}\n"))
+
+
 def test_a_grafana_that_is_turned_off_has_no_port(write_stack: WriteStack) -> None:
     lines = "gateway: {https_port: 3000}\nobservability: {grafana: {enabled: false}}\n"
     config = load_config(write_stack(ONE_WAY + lines))
-    assert config.images_unwanted == {"grafana"}
-    assert given.config().images_unwanted == frozenset()
+    assert config.images_unwanted == {"fluent_bit", "grafana"}
+    assert given.config().images_unwanted == {"fluent_bit"}
 
 
 @pytest.mark.parametrize(

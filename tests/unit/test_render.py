@@ -165,17 +165,19 @@ def test_a_changed_file_needs_no_more_than_its_own_part(plan: Plan, path: str, u
     [
         ("grafana/provisioning/datasources/prometheus.yaml", {"grafana"}),
         ("grafana/dashboards/vllm-fleet.json", set()),
+        ("compose/dcgm/counters.csv", {"dcgm-exporter"}),
     ],
 )
-def test_grafana_is_replaced_for_another_data_source_and_for_no_dashboard(
-    plan: Plan, project: Path, file: str, other: set[str]
+def test_a_part_is_replaced_for_a_file_that_it_reads_only_when_it_starts(
+    project: Path, file: str, other: set[str]
 ) -> None:
-    before = service_hashes(render(plan, STATE, project))
+    made = given.plan(given.config(given.toy(replicas=2), device="cuda"))
+    before = service_hashes(render(made, STATE, project))
     with (project / file).open("a") as opened:
         opened.write("\n")
-    after = service_hashes(render(plan, STATE, project))
+    after = service_hashes(render(made, STATE, project))
     assert {name for name, digest in after.items() if before[name] != digest} == other
-    assert "grafana" in after
+    assert {"grafana", "dcgm-exporter"} <= after.keys()
 
 
 def test_no_api_key_is_in_any_rendered_byte_but_its_hash_is(tmp_path: Path) -> None:

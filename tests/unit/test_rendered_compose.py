@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from stack.effects import service_hashes
 from stack.gateway_state import GatewayState
 from stack.plan.types import Plan
 from stack.render import render
@@ -25,6 +26,7 @@ COMPOSE_FILES = (
     "compose/grafana.yaml",
     "compose/gpu-exporters.yaml",
 )
+LOG_SHIPPING = "compose/log-shipping.yaml"
 REFERENCE = re.compile(r"\$\{([A-Z_]+):\?\}")
 
 
@@ -40,7 +42,7 @@ def services(made: Plan) -> dict[str, dict[str, Any]]:
     """Every service of the files, merge keys resolved."""
     tree = tree_of(made)
     found: dict[str, dict[str, Any]] = {}
-    for name in COMPOSE_FILES:
+    for name in (*COMPOSE_FILES, LOG_SHIPPING):
         for service, settings in yaml.safe_load(tree[name])["services"].items():
             assert service not in found
             found[service] = settings
@@ -53,7 +55,9 @@ def variables(made: Plan) -> dict[str, str]:
     return dict(shlex.split(line)[0].split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-SERVICES = services(plan())
+# no part of a stack that does not ask for it
+SHIPPER = services(plan())["fluent-bit"]
+SERVICES = {name: service for name, service in services(plan()).items() if name != "fluent-bit"}
 ENGINES = [engine.name for engine in plan().engines]
 
 
@@ -73,9 +77,9 @@ def test_the_stack_is_the_engines_and_ten_parts() -> None:
     }
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", [*SERVICES, "fluent-bit"])
 def test_every_service_is_hardened_restarts_and_rotates_its_log(name: str) -> None:
-    service = SERVICES[name]
+    service = SHIPPER if name == "fluent-bit" else SERVICES[name]
     assert service["init"] is True
     assert service["restart"] == "unless-stopped"
     assert service["read_only"] is True
@@ -83,11 +87,13 @@ def test_every_service_is_hardened_restarts_and_rotates_its_log(name: str) -> No
     assert "cap_add" not in service
     assert "privileged" not in service
     assert "no-new-privileges:true" in service["security_opt"]
-    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"])
+    # Docker's log files are root's alone
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"]) or name == "fluent-bit"
     assert service["pids_limit"] > 0
     assert service["cpu_shares"] not in (0, 1024), "said, and not Docker's default"
     assert "mem_limit" in service or name in ENGINES, "an engine's is planned"
     assert service["logging"]["driver"] == "json-file"
+    assert service["logging"]["options"]["labels"] == "com.docker.compose.project,com.docker.compose.service"
     assert {"max-size", "max-file"} <= service["logging"]["options"].keys()
 
 
@@ -314,3 +320,46 @@ def test_prometheus_scrapes_every_planned_target_with_its_labels() -> None:
         for group in json.loads(tree[file.removeprefix("/etc/")]):
             scraped |= {(job["job_name"], address, *sorted(group["labels"].items())) for address in group["targets"]}
     assert scraped == {(target.job, target.address, *sorted(target.labels.items())) for target in made.targets}
+
+
+def shipping(url: str) -> Plan:
+    return given.plan(given.config(observability={"log_shipping": {"url": url}}))
+
+
+def test_logs_are_shipped_where_a_stack_asks_for_it_and_nowhere_else() -> None:
+    assert LOG_SHIPPING not in variables(given.plan(given.config()))["COMPOSE_FILE"]
+    values = variables(shipping("https://logs.example.org/insert?stream=a&b=c"))
+    assert LOG_SHIPPING in values["COMPOSE_FILE"].split(":")
+    told = {name: value for name, value in values.items() if name.startswith("LOG_COLLECTOR_")}
+    assert told == {
+        "LOG_COLLECTOR_HOST": "logs.example.org",
+        "LOG_COLLECTOR_PORT": "443",
+        "LOG_COLLECTOR_PATH": "/insert?stream=a&b=c",
+        "LOG_COLLECTOR_TLS": "on",
+    }
+    plain = variables(shipping("http://logs:9428"))
+    assert [plain[f"LOG_COLLECTOR_{what}"] for what in ("PORT", "PATH", "TLS")] == ["9428", "/", "off"]
+
+
+def test_who_ships_logs_reads_them_and_nothing_else_and_reaches_no_part() -> None:
+    assert SHIPPER["networks"] == ["logs"]
+    assert "ports" not in SHIPPER
+    folder, *others = SHIPPER["volumes"]
+    assert (folder["type"], folder["read_only"], folder["bind"]) == ("bind", True, {"create_host_path": False})
+    assert [volume.split(":")[-1] for volume in others] == ["ro", "/buffer"]
+    assert "docker.sock" not in str(SHIPPER)
+
+
+def test_every_variable_of_the_shipper_and_of_its_configuration_is_set() -> None:
+    made = shipping("http://logs.example.org:9428/insert/jsonline")
+    tree, values = tree_of(made), variables(made)
+    text = tree[LOG_SHIPPING].decode()
+    assert set(REFERENCE.findall(text)) <= {name for name, value in values.items() if value}
+    assert "$" not in REFERENCE.sub("", text)
+    configuration = tree["compose/fluent-bit/fluent-bit.yaml"].decode()
+    assert set(re.findall(r"\$\{(\w+)\}", configuration)) == SHIPPER["environment"].keys()
+
+
+def test_another_collector_replaces_the_shipper_and_nothing_else() -> None:
+    before, after = (service_hashes(tree_of(shipping(f"http://logs.example.org/{path}"))) for path in ("a", "b"))
+    assert {name for name, digest in after.items() if before[name] != digest} == {"fluent-bit"}

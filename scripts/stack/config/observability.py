@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -25,6 +26,16 @@ def _percent(value: float) -> float:
     return value
 
 
+def _port(url: str) -> str:
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ValueError("its port is above 65535") from None
+    return url
+
+
+# No name, no password, no quote: it stands in files that are no secret.
+COLLECTOR = r"^https?://[A-Za-z0-9.-]+(:[1-9][0-9]{0,4})?(/[A-Za-z0-9._~/?&=%-]*)?$"
 Url = Annotated[str, Field(max_length=2000, pattern=r"^https?://[^\s/]+\S*$")]
 Percent = Annotated[float, Field(lt=100), AfterValidator(_percent)]
 
@@ -119,6 +130,13 @@ class Grafana(Section):
     port: Port = 3000
 
 
+class LogShipping(Section):
+    """Where Fluent Bit sends what the parts log, as lines of JSON; containers: Docker's folder of them on this host."""
+
+    url: Annotated[str, Field(max_length=500, pattern=COLLECTOR), AfterValidator(_port)]
+    containers: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]+$", max_length=500)] = "/var/lib/docker/containers"
+
+
 class Observability(Section):
     """Prometheus, Alertmanager and Grafana, on loopback only; what is promised, and who is told."""
 
@@ -129,4 +147,5 @@ class Observability(Section):
     slo: Slo = Slo()
     receivers: tuple[Receiver, ...] = Field((), max_length=50, strict=False)
     rules: tuple[FilePath, ...] = Field((), max_length=50, strict=False)
+    log_shipping: LogShipping | None = None
     runbooks: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[!-~]+$")] = "docs/runbooks"

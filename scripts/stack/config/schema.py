@@ -65,5 +65,6 @@ class StackConfig(Section):
 
     @property
     def images_unwanted(self) -> frozenset[str]:
-        """Roles of images that this stack does without, as its file turns them off."""
-        return frozenset() if self.observability.grafana.enabled else frozenset({"grafana"})
+        """Roles of images that this stack does without, as its file turns them off, or not on."""
+        wanted = {"grafana": self.observability.grafana.enabled, "fluent_bit": self.observability.log_shipping}
+        return frozenset(role for role, on in wanted.items() if not on)

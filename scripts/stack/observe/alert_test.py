@@ -15,6 +15,7 @@ import requests
 from stack.console import step
 from stack.docker_host import get_page
 from stack.errors import StackError
+from stack.observe.alertmanager import TEST
 
 # Alertmanager waits 15 s for more alerts of a group, and tries a receiver again for minutes.
 RECEIVED_SECONDS = 60.0
@@ -50,7 +51,7 @@ def send(plan: Mapping[str, Any], wait: float) -> list[Sent]:
     # another instance each time: Alertmanager does not repeat what it has told
     alerts = [
         {
-            "labels": {"alertname": "AlertTest", "host": plan["host"], "severity": severity, "test": now.isoformat()},
+            "labels": {"alertname": "AlertTest", "host": plan["host"], "severity": severity, TEST: now.isoformat()},
             "annotations": {
                 "summary": f"a test of {plan['project']} on {plan['host']} ({severity}): nothing is wrong",
                 "description": "Sent by `make alert-test`. Nothing to do.",

@@ -11,6 +11,8 @@ from typing import Any
 from stack.observe.rule import ENGINE, dump
 
 SECRETS = "/etc/alertmanager/secrets"
+# Label of test alerts alone (alert_test.py): of which test they are.
+TEST = "test"
 # Receiver's key -> {our key of a secret file: Alertmanager's key}.
 FILES = {
     "webhook": {"url_file": "url_file"},
@@ -43,8 +45,9 @@ def configuration(watch: Mapping[str, Any]) -> bytes:
         {
             "route": {
                 "receiver": "none",
-                # one message for an alert on a host, whatever the number of its engines
-                "group_by": ["alertname", "host"],
+                # one message for an alert on a host, whatever the number of its engines; each test alert has a message
+                # of its own, or a second one would wait for the first one's group_interval
+                "group_by": ["alertname", "host", TEST],
                 "group_wait": "15s",
                 "group_interval": "2m",
                 "repeat_interval": "4h",

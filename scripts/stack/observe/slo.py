@@ -1,8 +1,8 @@
 """Service level objectives: what counts, over which windows, and when a person is told that the budget burns.
 
 Bad, of the gateway's requests: 5xx (timeouts are 504), requests that a client gave up without a byte of the answer
-after `given_up_after`, streams that an engine broke (HAProxy counts them), answers that vLLM ended with an error. 4xx
-are not. Of one that HAProxy resent, both may be counted: the number is never too good.
+after `given_up_after`, streams that an engine broke (HAProxy counts them), streams that HAProxy cut, answers that vLLM
+ended with an error. 4xx are not. Of one that HAProxy resent, both may be counted: the number is never too good.
 """
 
 from __future__ import annotations
@@ -57,6 +57,13 @@ BAD = (
     "haproxy_backend_server_aborts_total",
     'vllm:request_success_total{finished_reason="error"}',
 )
+# A stream that HAProxy cuts, as its replica hung and was marked down, it counts as a 5xx, though nginx had its 200 long
+# before: what HAProxy counts beyond the failures that nginx saw. Both count at a request's end; as they are scraped at
+# different times, the difference may be wrong for a moment by failures that are bad anyway. Below zero it says nothing.
+CUT = (
+    'clamp_min(sum(rate(haproxy_frontend_http_responses_total{proxy="in_pools",code="5xx"}[{span}]))'
+    " - sum(rate(nginx_http_upstream_errors_total[{span}])), 0)"
+)
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,8 @@ def objectives(watch: Mapping[str, Any]) -> list[Objective]:
             "gateway", "gateway", {}, slo["availability"], "sum(rate(nginx_http_requests_admitted_total[{span}]))",
             # an engine or a balancer that is gone counts nothing: that must not hide what nginx counts
             f"sum(rate({BAD[0]}[{{span}}]))"
-            + "".join(f" + (sum(rate({name}[{{span}}])) or vector(0))" for name in BAD[1:]),
+            + "".join(f" + (sum(rate({name}[{{span}}])) or vector(0))" for name in BAD[1:])
+            + f" + ({CUT} or vector(0))",
         )
     ]  # fmt: skip
     for entry in slo["latency"]:

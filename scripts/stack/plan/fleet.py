@@ -16,7 +16,7 @@ from stack.plan.engines import make_engine, make_pool, memory_of, pool_names
 from stack.plan.fleet_parts import Members, fleet_part, fleet_problems, gateway_of, published_of, watch_of
 from stack.plan.fleet_types import Server
 from stack.plan.fleet_watching import fleet_targets
-from stack.plan.make import check_models
+from stack.plan.make import OPTIONAL, check_models
 from stack.plan.places import EnginePlace, Places
 from stack.plan.types import Engine, Plan, Pool
 from stack.sizing.fleet_numbers import Numbers, numbers
@@ -159,8 +159,9 @@ def _plan(
 
 
 def _left_out(config: StackConfig, host: Host, members: Members) -> tuple[str, ...]:
-    wanted = host.has("observability") and config.observability.grafana.enabled
-    return ("grafana",) if wanted and "grafana" not in members.images else ()
+    # Grafana is where Prometheus is; logs are shipped from every host
+    wanted = OPTIONAL - config.images_unwanted - (frozenset() if host.has("observability") else {"grafana"})
+    return tuple(sorted(wanted - members.images))
 
 
 def _only(pools: Sequence[Pool], own: Mapping[str, Engine]) -> list[Pool]:

@@ -75,6 +75,7 @@ def services_of(config: StackConfig, host: Host, images: Set[str]) -> tuple[str,
         *(OBSERVABILITY if host.has("observability") else ()),
         *(("grafana",) if host.has("observability") and "grafana" in images else ()),
         "node-exporter",
+        *(("fluent-bit",) if "fluent_bit" in images else ()),
         *(GPU_EXPORTERS if host.has("engines") and config.device == "cuda" else ()),
     )
 
@@ -130,6 +131,7 @@ def _compose_files(services: Sequence[str]) -> tuple[str, ...]:
         "compose/observability.yaml",
         *(("compose/grafana.yaml",) if "grafana" in services else ()),
         *(("compose/gpu-exporters.yaml",) if "dcgm-exporter" in services else ()),
+        *(("compose/log-shipping.yaml",) if "fluent-bit" in services else ()),
         "compose/fleet.yaml",
     )
 

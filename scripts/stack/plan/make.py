@@ -19,6 +19,9 @@ from stack.plan.types import Plan
 from stack.plan.watching import scrape_targets, watch_part
 from stack.sizing.files import auto_keys
 
+# Parts that a stack does without where their image cannot be had.
+OPTIONAL = frozenset({"fluent_bit", "grafana"})
+
 
 def make_plan(
     config: StackConfig,
@@ -50,7 +53,6 @@ def make_plan(
     if problems:
         raise InputError(shown, problems)
 
-    grafana = config.observability.grafana.enabled
     images = {role: image for role, image in sorted(images.items()) if role not in config.images_unwanted}
     parts = frozenset(images)
     engines, pools = engines_and_pools(config, host, placed.taken, images["vllm"], root, facts or {})
@@ -69,7 +71,7 @@ def make_plan(
         retention=config.observability.retention,
         state_dir=str(state_dir(config, root)),
         gpus_unused=tuple(gpu.uuid for gpu in placed.spare) if config.device == "cuda" else (),
-        left_out=("grafana",) if grafana and "grafana" not in parts else (),
+        left_out=tuple(sorted(OPTIONAL - config.images_unwanted - parts)),
     )
 
 

@@ -35,6 +35,8 @@ def listens(plan: Plan) -> dict[str, frozenset[int]]:
     }
     if "grafana" in plan.images:
         parts["grafana"] = frozenset({3000})
+    if "fluent_bit" in plan.images:
+        parts["fluent-bit"] = frozenset()
     if plan.device == "cuda":
         parts |= {"cadvisor": frozenset({8080}), "dcgm-exporter": frozenset({9400})}
     return parts | {engine.name: frozenset({vllm_args.PORT}) for engine in plan.engines}

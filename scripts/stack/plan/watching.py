@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
+from urllib.parse import urlsplit
 
+from stack.config.observability import LogShipping
 from stack.config.schema import StackConfig
 from stack.hardware import Host
 from stack.observe import jobs
@@ -72,4 +74,18 @@ def watch_part(config: StackConfig, rules: Mapping[str, str]) -> dict[str, Any]:
         "receivers": tuple(receiver.model_dump() for receiver in watch.receivers),
         "rules": dict(rules),
         "runbooks": watch.runbooks,
+        **({"log_shipping": _collector(watch.log_shipping)} if watch.log_shipping else {}),
+    }
+
+
+def _collector(shipping: LogShipping) -> dict[str, Any]:
+    url = urlsplit(shipping.url)
+    tls = url.scheme == "https"
+    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    return {
+        "host": url.hostname,
+        "port": url.port or (443 if tls else 80),
+        "path": path,
+        "tls": "on" if tls else "off",
+        "folder": shipping.containers,
     }
