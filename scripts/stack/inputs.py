@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from stack.config.fields import UNSAFE_IN_PATHS
 from stack.config.folders import absolute, model_dir, state_dir
 from stack.config.load import load_config
 from stack.config.schema import StackConfig
-from stack.errors import InputError, StackError
-from stack.hardware import Gpu, Host, find_gpus, load_hosts, memory_here, save_hosts
+from stack.deploy import host_state
+from stack.deploy.host_state import HostState
+from stack.errors import InputError
+from stack.hardware import Host, save_hosts
 from stack.images.choice import choose
 from stack.images.pins import Source
 from stack.images.source import remember as remember_source
@@ -25,13 +28,17 @@ from stack.plan.types import Plan
 from stack.render import render
 from stack.sizing.files import Known, Unknown, needs_of, running_gpus
 from stack.sizing.resolve import Resolver, Sized
+from stack.which_hosts import taken_file, taken_gpus, which_hosts
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """One stack file and what it is planned with. shown: its name in messages. cordoned: GPUs not to be used."""
+    """One stack file and what it is planned with. shown: its name in messages. cordoned: GPUs not to be used.
+
+    told: what another host says of itself, where the plan is for that one; None: this box is looked at.
+    """
 
     shown: str
     config: StackConfig
@@ -39,10 +46,11 @@ class Inputs:
     source: Source
     images: dict[str, str]
     images_built: bool
-    facts: dict[str, ModelFacts]
+    facts: Mapping[str, ModelFacts]
     cordoned: frozenset[str]
-    needs: dict[str, Known | Unknown]
+    needs: Mapping[str, Known | Unknown]
     rules: dict[str, str]
+    told: HostState | None = None
 
     @property
     def state(self) -> Path:
@@ -74,15 +82,18 @@ class Inputs:
         made = []
         for host in self.hosts:
             resolved, sized = resolver.host(host)
+            previous = self.told.gpus if self.told else running_gpus(self.live, host.name)
             plan = make_plan(
                 resolved, host, self.images, ROOT, self.facts, rules=self.rules,
-                images_built=self.images_built, shown=self.shown, previous=running_gpus(self.live, host.name),
+                images_built=self.images_built, shown=self.shown, previous=previous,
             )  # fmt: skip
             made.append((cordons.without_gpus(plan, self.cordoned), sized))
         return made
 
     def render(self, plan: Plan) -> dict[str, bytes]:
         """The files of build/<host>/, with the API keys and the certificate that exist so far."""
+        if self.told:
+            return render(plan, self.told.gateway, ROOT)
         certificate = certificates.current(self.state, self.config.gateway, ROOT)
         return render(plan, kept_state.load(self.state, plan.gateway["api_keys"], certificate), ROOT)
 
@@ -111,6 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("stack", type=Path, metavar="STACK", help="the stack file, such as stack.yaml")
     parser.add_argument("--hosts", type=Path, metavar="FILE", help="hosts file (default: this box and its idle GPUs)")
     parser.add_argument("--host", metavar="NAME", help="only this host of the hosts file")
+    parser.set_defaults(facts=None)
 
 
 def gather(arguments: argparse.Namespace) -> Inputs:
@@ -118,15 +130,17 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     shown = str(arguments.stack)
     _check_root()
     config = load_config(arguments.stack, shown)
-    facts = gather_facts(config, ROOT, shown)
-    hosts = _hosts(config, arguments)
+    told = host_state.load(arguments.facts, config) if arguments.facts else None
+    state = state_dir(config, ROOT)
+    facts = told.facts if told else gather_facts(config, ROOT, shown)
+    hosts = which_hosts(config, arguments, state)
     source = source_of(config.images, arguments.stack, ROOT, _source_file(config))
-    chosen = choose(ROOT, config.images, source, config.device)
-    cordoned = cordons.cordoned(state_dir(config, ROOT))
-    needs = needs_of(config, lambda model: model_dir(config, model, ROOT), shown)
-    rules = user_files.read(config.observability.model_dump(), ROOT, shown)
+    chosen = choose(ROOT, config.images, source, config.device, told.archive if told else None)
+    cordoned = told.cordoned if told else cordons.cordoned(state)
+    needs = told.needs if told else needs_of(config, lambda model: model_dir(config, model, ROOT), shown)
+    rules = user_files.read(config.observability.model_dump(), ROOT, shown, secrets=told is None)
     return Inputs(
-        shown, config, hosts, source, chosen.references, chosen.built, facts, cordoned, needs, rules
+        shown, config, hosts, source, chosen.references, chosen.built, facts, cordoned, needs, rules, told
     )  # fmt: skip
 
 
@@ -138,17 +152,11 @@ def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None
     inputs.state.mkdir(parents=True, exist_ok=True)
     if inputs.config.device == "cuda":
         used = {uuid for engine in (*plan.engines, *plan.cordoned) for uuid in engine.gpus}
-        earlier = {gpu.uuid for gpu in taken_gpus(inputs.config)} if failed_before else set()
+        earlier = {gpu.uuid for gpu in taken_gpus(inputs.state)} if failed_before else set()
         host = inputs.hosts[0]
         kept = tuple(gpu for gpu in host.gpus if gpu.uuid in used | earlier)
-        save_hosts(_hosts_file(inputs.config), (host.model_copy(update={"gpus": kept}),))
+        save_hosts(taken_file(inputs.state), (host.model_copy(update={"gpus": kept}),))
     remember_source(inputs.source, inputs.config.images, Path(inputs.shown), ROOT, _source_file(inputs.config))
-
-
-def taken_gpus(config: StackConfig) -> tuple[Gpu, ...]:
-    """The GPUs of this box that the stack took earlier."""
-    known = _hosts_file(config)
-    return load_hosts(known)[0].gpus if known.is_file() else ()
 
 
 def _check_root() -> None:
@@ -159,41 +167,5 @@ def _check_root() -> None:
         )
 
 
-def _hosts_file(config: StackConfig) -> Path:
-    return state_dir(config, ROOT) / "hosts.yaml"
-
-
 def _source_file(config: StackConfig) -> Path:
     return state_dir(config, ROOT) / "images.yaml"
-
-
-def _hosts(config: StackConfig, arguments: argparse.Namespace) -> tuple[Host, ...]:
-    if arguments.hosts is not None:
-        hosts = load_hosts(arguments.hosts)
-        if arguments.host is None:
-            return hosts
-        chosen = tuple(host for host in hosts if host.name == arguments.host)
-        if not chosen:
-            names = ", ".join(host.name for host in hosts)
-            raise InputError(str(arguments.hosts), f"no host {arguments.host!r}; there are: {names}")
-        return chosen
-    if config.device == "cpu":
-        return (Host(),)
-    return (Host(gpus=_gpus_here(config), memory_mib=memory_here()),)
-
-
-def _gpus_here(config: StackConfig) -> tuple[Gpu, ...]:
-    idle, busy = find_gpus()
-    here = {gpu.uuid: gpu for gpu in (*idle, *busy)}
-    # the stack's own engines make its GPUs busy: what it took stays its own, and comes first. A cordoned GPU keeps its
-    # place, so that every replica keeps its own, even where the driver has lost it; one that was free is not taken.
-    cordoned = cordons.cordoned(state_dir(config, ROOT))
-    earlier = {gpu.uuid: gpu for gpu in taken_gpus(config)}
-    here = {uuid: gpu for uuid, gpu in earlier.items() if uuid in cordoned} | here
-    gone = [uuid for uuid in earlier if uuid not in here]
-    if gone:
-        raise StackError(
-            f"{_hosts_file(config)}: GPU {', '.join(gone)} is not in this box any more (see `nvidia-smi -L`);"
-            " delete the file to choose from the GPUs that are here"
-        )
-    return (*(here[uuid] for uuid in earlier), *(gpu for gpu in idle if gpu.uuid not in {*earlier, *cordoned}))

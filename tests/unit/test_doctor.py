@@ -60,7 +60,7 @@ def test_without_docker_and_without_a_gpu_it_says_all_of_it_and_touches_nothing(
     write_stack: WriteStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
-    monkeypatch.setattr("stack.inputs.find_gpus", lambda: ((), ()))
+    monkeypatch.setattr("stack.which_hosts.find_gpus", lambda: ((), ()))
     monkeypatch.setattr("stack.day2.doctor_stack.registry_answers", lambda _: False)
     state = f"paths: {{state: {tmp_path}/state}}\n"
     path = write_stack(f"device: cuda\nmodels: [{{served_model_name: toy, source: {{toy: true}}}}]\n{state}")

@@ -23,7 +23,7 @@ Gather = Callable[..., Inputs]
 def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, tuple[Gpu, ...]]]:
     """The idle and busy GPUs that this box is said to have."""
     has: dict[str, tuple[Gpu, ...]] = {"idle": GPUS, "busy": ()}
-    monkeypatch.setattr("stack.inputs.find_gpus", lambda: (has["idle"], has["busy"]))
+    monkeypatch.setattr("stack.which_hosts.find_gpus", lambda: (has["idle"], has["busy"]))
     yield has
 
 

@@ -64,7 +64,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Here:
     """Says which GPUs of this box are idle and busy."""
 
     def say(idle: tuple[Gpu, ...], busy: tuple[Gpu, ...]) -> None:
-        for module in ("inputs", "preflight"):
+        for module in ("which_hosts", "preflight"):
             monkeypatch.setattr(f"stack.{module}.find_gpus", lambda: (idle, busy))
 
     return say
