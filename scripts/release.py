@@ -47,7 +47,7 @@ def main() -> int:
             "name": config.name,
             "state": str(state_dir(config, ROOT)),
             "images": config.images.model_dump(),
-            "tls": config.gateway.tls and config.gateway.tls.model_dump(),
+            "mounts": [model.source.path for model in config.models if model.source.path],
         }
     )
     return 0
