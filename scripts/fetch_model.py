@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from stack import console, inputs
@@ -27,10 +28,11 @@ def main() -> int:
     parser.add_argument(
         "--look", action="store_true", help="only say what is missing, and whether the disk has room for it"
     )
+    parser.add_argument("--offline", action="store_true", help="with --look: ask no hub for sizes")
     parser.add_argument("--json", action="store_true", help="print what is where as JSON")
     arguments = parser.parse_args()
     shown = str(arguments.stack)
-    bring = look if arguments.look else ensure_models
+    bring = partial(look, offline=arguments.offline) if arguments.look else ensure_models
     outcomes = bring(load_config(arguments.stack, shown), inputs.ROOT, console.say, shown, arguments.token_file)
     if arguments.json:
         console.print_json([asdict(outcome) for outcome in outcomes])

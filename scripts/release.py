@@ -29,8 +29,11 @@ def main() -> int:
     parser.add_argument("--host", required=True, metavar="NAME", help="the host's name there")
     parser.add_argument("--state", required=True, metavar="DIR", help="the host's folder for state")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write on this machine")
+    parser.add_argument("--images", metavar="SOURCE", help="another images.source than the stack file's")
     arguments = parser.parse_args()
-    files = release.files_of(ROOT, arguments.stack, arguments.hosts, arguments.host, arguments.state)
+    files = release.files_of(
+        ROOT, arguments.stack, arguments.hosts, arguments.host, arguments.state, arguments.images or None
+    )
     name, folder = release.release_id(files), arguments.output / "release"
     packed = arguments.output / f"{name}.tar.gz"
     shutil.rmtree(arguments.output, ignore_errors=True)

@@ -38,14 +38,19 @@ class File:
     mode: int
 
 
-def files_of(root: Path, stack: Path, hosts: Path, host: str, state: str) -> dict[str, File]:
-    """Relative path -> file. root: the project's folder; state: the host's folder for state. Raises InputError."""
+def files_of(root: Path, stack: Path, hosts: Path, host: str, state: str, images: str | None = None) -> dict[str, File]:
+    """Relative path -> file. root: the project's folder; state: the host's folder for state. Raises InputError.
+
+    images: another images.source than the stack file's, for a host that gathers what the others get.
+    """
     shown = str(stack)
     load_config(stack, shown)
     own = [each for each in load_hosts(hosts) if each.name == host]
     if not own:
         raise InputError(str(hosts), f"no host {host!r}")
     document = load_mapping(stack)
+    if images is not None:
+        document["images"] = {**(document.get("images") or {}), "source": images, "archive": None}
     entry = {"hosts": [own[0].model_dump(mode="json", exclude_none=True)]}
     found = dict(_program(root))
     found |= {

@@ -57,16 +57,18 @@ def ensure_models(
 
 
 def look(
-    config: StackConfig, root: Path, say: Say, shown: str = "stack.yaml", token_file: Path | None = None
-) -> list[Outcome]:
-    """What is here and what is missing; hubs are asked how large it is. Nothing is written.
+    config: StackConfig, root: Path, say: Say, shown: str = "stack.yaml", token_file: Path | None = None,
+    *, offline: bool = False,
+) -> list[Outcome]:  # fmt: skip
+    """What is here and what is missing; hubs are asked how large it is, unless offline. Nothing is written.
 
     Raises what ensure_models does, and StackError when the disk has no room for all that is missing together.
     """
     parts = list(parts_of(config, root))
     check_own(parts, root, shown)
     missing = [part for part in parts if not (part.folder / part.marker).is_file()]
-    needed = sum(map(_Bring(config, root, say, token_file).size, missing))
+    sized = [part for part in missing if not (offline and part.source.hub)]
+    needed = sum(map(_Bring(config, root, say, token_file).size, sized))
     check_space(absolute(root, config.paths.state), needed, "the models that are missing")
     return [Outcome(part.name, "missing" if part in missing else "here", str(part.folder)) for part in parts]
 
