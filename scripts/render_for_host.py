@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Render a host's tree on the controller, with what the host said of itself, and say what differs there.
+"""Render a host's tree on the controller, with what the host said of itself, and say what it would change there.
 
 Run from the release that the host gets (scripts/release.py makes it). The playbook deploy.yml calls this.
 """
@@ -15,18 +15,15 @@ from stack.deploy.host_state import HostState
 from stack.errors import InputError
 from stack.images.lock import LOCK
 from stack.inputs import Inputs
-from stack.tree import write_tree
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="example: scripts/render_for_host.py stack.yaml --hosts hosts.yaml --host gpu1 --facts state.json"
-        " --output build/deploy/gpu1/tree",
+        epilog="example: scripts/render_for_host.py stack.yaml --hosts hosts.yaml --host gpu1 --facts state.json",
     )
     inputs.add_arguments(parser)
     parser.add_argument("--facts", type=Path, required=True, metavar="FILE", help="what host_state.py said there")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write the tree")
     arguments = parser.parse_args()
     found = inputs.gather(arguments)
     _refuse_unpinned(found)
@@ -34,9 +31,8 @@ def main() -> int:
     if len(plans) != 1:
         raise InputError(found.shown, "one host at a time: name it with --host")
     files = found.render(plans[0])
-    write_tree(arguments.output, files)
-    differs = difference(files, found.told or HostState())
-    console.print_json({"send": differs.send, "stale": differs.stale, "effects": differs.effects})
+    texts = {path: content.decode() for path, content in files.items()}
+    console.print_json({"files": texts, "effects": difference(files, found.told or HostState())})
     return 0
 
 

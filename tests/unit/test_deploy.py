@@ -21,7 +21,7 @@ from stack.config.folders import state_dir
 from stack.config.load import load_config
 from stack.config.schema import StackConfig
 from stack.deploy import host_state, release
-from stack.deploy.difference import difference, effects
+from stack.deploy.difference import effects
 from stack.deploy.host_stack import PATH_KEYS, host_stack
 from stack.deploy.host_state import HostState
 from stack.deploy.shipped import mended_on_failure, refuse_other
@@ -30,7 +30,7 @@ from stack.hardware import Host, save_hosts
 from stack.inputs import ROOT, Inputs, add_arguments, gather
 from stack.models.toy import make_toy_model
 from stack.prepare import make_secrets
-from stack.tree import checksums, read_tree, write_tree
+from stack.tree import read_tree, write_tree
 from unit import given
 from unit.conftest import WriteStack
 
@@ -220,14 +220,6 @@ def test_a_damaged_answer_is_bad_input(tmp_path: Path) -> None:
     facts.write_text('{"format": 1}')
     with pytest.raises(InputError, match="not what a host says"):
         host_state.load(facts, given.config(given.toy()))
-
-
-def test_only_what_differs_is_sent_and_what_is_stale_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stack.deploy.difference.service_hashes", lambda files: {"nginx": "1"})
-    files = {"nginx/a": b"new", "nginx/b": b"same"}
-    told = HostState(shipped={**checksums({"nginx/a": b"old", "nginx/b": b"same", "nginx/c": b"x"})})
-    found = difference(files, told)
-    assert (found.send, found.stale) == (("nginx/a",), ("nginx/c",))
 
 
 @pytest.mark.parametrize(

@@ -244,14 +244,14 @@ def test_the_stacks_python_is_new_enough_on_each_system(system: str, python: str
     assert value(found, "stack_python_packages") == packages
 
 
-def stack_scope(system: str, **variables: Any) -> Templar:
+def stack_scope(system: str, *, looking: bool = True, **variables: Any) -> Templar:
     """The stack role after release.py has answered for a host."""
     released = {
         "id": "abc", "requirements": "def", "name": "fleet", "state": "/s/stacks/fleet", "stack": "",
         "mounts": ["/nfs/m"], "folder": "/b/release", "archive": "/b/abc.tar.gz",
         "images": {"source": "registry", "archive": None},
     }  # fmt: skip
-    given = {"playbook_dir": "/p", "inventory_hostname": "GPU1.example.org", "ansible_check_mode": True}
+    given = {"playbook_dir": "/p", "inventory_hostname": "GPU1.example.org", "ansible_check_mode": looking}
     return scope(system, "stack", __stack_released={"stdout": json.dumps(released)}, **given, **variables)
 
 
@@ -267,6 +267,17 @@ def stack_scope(system: str, **variables: Any) -> Templar:
 def test_a_look_asks_the_release_that_is_there(release: bool, python: bool, current: bool, asked: str) -> None:
     there = {"results": [{"stat": {"exists": exists}} for exists in (release, python, current)]}
     assert value(stack_scope("debian12", __stack_there=there), "__stack_asked") == asked
+    assert value(stack_scope("debian12", looking=False, __stack_there=there), "__stack_asked").endswith("/releases/abc")
+
+
+def test_of_a_host_without_a_release_the_archives_list_is_known() -> None:
+    there = {"results": [{"stat": {"exists": False}}] * 3}
+    found = {"rc": 0, "stdout": '{"built": true}'}
+    templar = stack_scope("debian12", __stack_there=there, __stack_archive_list=found)
+    assert json.loads(value(templar, "__stack_facts")) == {"archive": {"built": True}}
+    assert json.loads(
+        value(stack_scope("debian12", __stack_there=there, __stack_archive_list={"skipped": True}), "__stack_facts")
+    ) == {"archive": None}
 
 
 def test_a_hosts_entry_is_what_the_inventory_says() -> None:

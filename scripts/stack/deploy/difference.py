@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from stack.deploy.host_state import HostState
 from stack.effects import service_hashes
@@ -11,26 +10,9 @@ from stack.render import MANIFEST, unit_of
 from stack.tree import checksums
 
 
-@dataclass(frozen=True)
-class Difference:
-    """send: files that the host has not, or otherwise. stale: files that it has and shall not have.
-
-    effects: part -> create, recreate, reload or remove.
-    """
-
-    send: tuple[str, ...]
-    stale: tuple[str, ...]
-    effects: Mapping[str, str]
-
-
-def difference(files: Mapping[str, bytes], told: HostState) -> Difference:
-    """The difference between a tree and what a host has."""
-    sums = checksums(files)
-    return Difference(
-        tuple(path for path in sums if told.shipped.get(path) != sums[path]),
-        tuple(sorted(told.shipped.keys() - sums.keys())),
-        effects(told.live, sums, told.services, service_hashes(files)),
-    )
+def difference(files: Mapping[str, bytes], told: HostState) -> dict[str, str]:
+    """Part -> create, recreate, reload or remove: what a tree would do to what runs on a host."""
+    return effects(told.live, checksums(files), told.services, service_hashes(files))
 
 
 def effects(

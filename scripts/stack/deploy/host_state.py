@@ -29,15 +29,13 @@ from stack.sizing.headers import Tensor, tensors_of
 from stack.tree import checksums, read_tree
 
 FORMAT = 1
-SHIPPED = "shipped"
 
 
 @dataclass(frozen=True)
 class HostState:
     """What a host says of itself. gpus: running engine -> uuids. archive: the list of its image archive.
 
-    shipped, live: path -> SHA-256 of the tree that was sent there last, and of the one that runs. services: service ->
-    Compose's hash, of the tree that runs.
+    live: path -> SHA-256 of the tree that runs. services: service -> Compose's hash there.
     """
 
     gateway: GatewayState = field(default_factory=GatewayState)
@@ -46,7 +44,6 @@ class HostState:
     facts: Mapping[str, ModelFacts] = field(default_factory=dict)
     needs: Mapping[str, Known | Unknown] = field(default_factory=dict)
     archive: ArchiveList | None = None
-    shipped: Mapping[str, str] = field(default_factory=dict)
     live: Mapping[str, str] = field(default_factory=dict)
     services: Mapping[str, str] = field(default_factory=dict)
 
@@ -74,18 +71,21 @@ def tell(config: StackConfig, host: str, root: Path, shown: str) -> dict[str, An
             if model.served_model_name in facts
         },
         "archive": read_list(archive).model_dump() if told else None,
-        "shipped": checksums(read_tree(state / SHIPPED)),
         "live": checksums(live),
         "services": service_hashes(live),
     }
 
 
 def load(path: Path, config: StackConfig) -> HostState:
-    """What tell() said on the host, from a file. An empty object: a host that has nothing yet. Raises InputError."""
+    """What tell() said on the host, from a file; of a host that has no release yet, at most its archive's list.
+
+    Raises InputError.
+    """
     try:
         document: dict[str, Any] = json.loads(path.read_text())
-        if not document or document["format"] != FORMAT:
-            return HostState()  # of an older release: a look before the first deploy of this one knows no better
+        archive = ArchiveList.model_validate(document["archive"]) if document.get("archive") else None
+        if document.get("format") != FORMAT:
+            return HostState(archive=archive)  # none, or of another release: a look before the first deploy of this one
         gateway, models = document["gateway"], document["models"]
         return HostState(
             GatewayState(**{**gateway, "drained": frozenset(gateway["drained"])}),
@@ -97,8 +97,8 @@ def load(path: Path, config: StackConfig) -> HostState:
                 for model in config.models
                 if models.get(model.served_model_name, {}).get("files")
             },
-            ArchiveList.model_validate(document["archive"]) if document["archive"] else None,
-            document["shipped"], document["live"], document["services"],
+            archive,
+            document["live"], document["services"],
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(str(path), f"not what a host says of itself ({type(error).__name__}: {error})") from None
