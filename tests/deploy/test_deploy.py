@@ -90,9 +90,11 @@ def test_a_changed_flag_replaces_engines_one_after_the_other_and_no_request_fail
     assert load.failures("whole") + load.failures("stream") == []
 
 
-def test_a_changed_objective_reloads_prometheus_alone(host: StackHost, controller: Controller) -> None:
+def test_a_changed_alert_rule_reloads_prometheus_alone(host: StackHost, controller: Controller, tmp_path: Path) -> None:
     before, reloads = host.containers(), host.reloads()
-    changed = {**flags("--seed", "7"), "observability": {"slo": {"availability": 99.9}}}
+    rules = tmp_path / "ours.yaml"
+    rules.write_text("groups: [{name: ours, rules: [{alert: Ours, expr: vector(1) > 2}]}]\n")
+    changed = {**flags("--seed", "7"), "observability": {"rules": [str(rules)]}}
     run = controller.play("deploy.yml", host, stack=changed)
     assert run.code == 0, run.failures() + run.text
     assert host.restarted(before) == []
