@@ -10,6 +10,8 @@ STACK ?= $(if $(wildcard stack.yaml),stack.yaml,compose/examples/$(if $(HAS_GPU)
 export STACK_BY_DEFAULT = $(if $(filter file,$(origin STACK)),yes)
 PYTHON := .venv/bin/python
 RUN = scripts/setup.sh venv && $(PYTHON)
+# On hosts the stack file is the inventory's (stack_file) unless STACK= names another.
+PLAY = scripts/setup.sh venv && ANSIBLE_CONFIG=ansible/ansible.cfg LC_ALL=C.UTF-8 .venv/bin/ansible-playbook -i "$(INVENTORY)" $(if $(LIMIT),--limit "$(LIMIT)") $(if $(filter command environment,$(origin STACK)),-e stack_file="$(abspath $(STACK))") $(ARGS)
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -21,8 +23,8 @@ down: ## stop the stack; volumes, models and secrets are kept
 	@$(RUN) scripts/down.py "$(STACK)"
 smoke: ## prove that every part and every replica serves
 	@$(RUN) scripts/smoke.py "$(STACK)"
-status: ## what runs
-	@$(RUN) scripts/status.py "$(STACK)"
+status: ## what runs, here or on your hosts [INVENTORY= LIMIT=]
+	@$(if $(INVENTORY),$(PLAY) ansible/playbooks/status.yml,$(RUN) scripts/status.py "$(STACK)")
 logs: ## follow the log of every part, or of one [SERVICE=name FOLLOW=0]
 	@$(RUN) scripts/logs.py "$(STACK)" $(SERVICE) $(if $(filter 0,$(FOLLOW)),,--follow)
 plan: ## what the stack file means: replicas, GPUs, flags, ports
@@ -31,8 +33,8 @@ place: ## where the engines of a fleet run, written beside its hosts file; what 
 	@$(RUN) scripts/place.py "$(STACK)" --hosts "$(HOSTS)"
 render: ## write build/<host>/; the running stack does not notice
 	@$(RUN) scripts/render.py "$(STACK)"
-diff: ## what `make up` would change, by file, and what it would restart
-	@$(RUN) scripts/diff.py "$(STACK)"
+diff: ## what `make up`, or `make deploy` there, would change by file and restart [INVENTORY= LIMIT=]
+	@$(if $(INVENTORY),$(PLAY) ansible/playbooks/deploy.yml --check --diff,$(RUN) scripts/diff.py "$(STACK)")
 images: ## make the container images present: pull, load or build them
 	@$(RUN) scripts/images.py "$(STACK)"
 images-save: ## the images in one file, for a host without a registry [ARCHIVE=images.tar]
@@ -89,12 +91,14 @@ test-faults: ## the long fault matrix on the running CPU stack [FAULT_SECONDS=30
 	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s tests/faults
 test-gpu: ## what needs an NVIDIA GPU: start, smoke, plan against log; skipped, with the reason, where there is none
 	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s -rs tests/gpu
+deploy: ## the stack file onto your hosts, replica by replica: docs/deploy.md [INVENTORY= LIMIT= STACK= ARGS=]
+	@$(PLAY) ansible/playbooks/deploy.yml
 provision: ## bare servers become proven GPU hosts, docs/provisioning.md [INVENTORY= ARGS=--check]
-	@scripts/setup.sh venv && ANSIBLE_CONFIG=ansible/ansible.cfg LC_ALL=C.UTF-8 .venv/bin/ansible-playbook -i "$(INVENTORY)" ansible/playbooks/provision.yml $(ARGS)
+	@$(PLAY) ansible/playbooks/provision.yml
 test-hosts: ## prove your own GPU hosts, reading only [INVENTORY= PROVISION_LOCK=]
 	@scripts/setup.sh dev && ANSIBLE_CONFIG=ansible/ansible.cfg PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON) -m pytest --verbose tests/hosts --hosts=ansible://gpu_nodes --ansible-inventory="$(INVENTORY)"
-test-hosts-matrix: ## the long matrix of the host roles, on test hosts in containers
-	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s tests/provision
+test-hosts-matrix: ## the long matrix of the host roles and of deploys, on test hosts in containers
+	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s tests/provision tests/deploy
 bench-plan: ## time and memory of plan and render, for 1 host, for 200, and for a fleet of them
 	@scripts/setup.sh venv && PYTHONPATH=scripts $(PYTHON) tests/bench_plan.py
 bench-gateway: ## latency and req/s of the gateway beside its peers, on a stub engine [ARGS=]

@@ -4,16 +4,26 @@
 from __future__ import annotations
 
 import argparse
+import time
+from dataclasses import replace
 
-from stack import console, inputs
+import docker
+
+from stack import adjust, console, inputs
 from stack.docker_host import connect, containers
+from stack.inputs import Place
 from stack.locks import only_one
 from stack.put_back import stop
+from stack.roll import wait_until_idle
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, epilog="example: scripts/down.py stack.yaml")
     inputs.add_arguments(parser)
+    parser.add_argument(
+        "--drain", type=float, metavar="S",
+        help="take every replica out of its pool first, and wait at most so many seconds for requests in flight",
+    )  # fmt: skip
     arguments = parser.parse_args()
     place = inputs.place(arguments)
     client = connect()
@@ -22,10 +32,23 @@ def main() -> int:
         if not running:
             print("Nothing was running.")
             return 0
+        if arguments.drain is not None:
+            drain(place, arguments.drain, client)
         with console.step("stopping: requests in flight are finished first"):
             stop(place, client)
     print("Stopped. Volumes, models and secrets are kept.")
     return 0
+
+
+def drain(place: Place, limit: float, client: docker.DockerClient) -> None:
+    """No replica gets a new request: the gateway says 503. Gone with the next `make up`, as nobody decided it."""
+    names = frozenset(engine.name for engine in adjust.applied(place.live).engines)
+    adjust.adjust(place.project, place.state, inputs.ROOT, client, lambda state: replace(state, drained=names))
+    ends = time.monotonic() + limit
+    for name in sorted(names):
+        left = wait_until_idle(place.project, name, max(0.0, ends - time.monotonic()), client)
+        if left:
+            console.say(f"warning: {name} still works on {left:g} requests; it gets its shutdown_timeout to finish")
 
 
 if __name__ == "__main__":

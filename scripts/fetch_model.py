@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from stack import console, inputs
 from stack.config.load import load_config
-from stack.models.fetch import ensure_models
+from stack.models.fetch import ensure_models, look
 
 
 def main() -> int:
@@ -24,10 +25,15 @@ def main() -> int:
     parser.add_argument(
         "--token-file", type=Path, metavar="FILE", help="file with the token that opens gated models (not the token)"
     )
+    parser.add_argument(
+        "--look", action="store_true", help="only say what is missing, and whether the disk has room for it"
+    )
+    parser.add_argument("--offline", action="store_true", help="with --look: ask no hub for sizes")
     parser.add_argument("--json", action="store_true", help="print what is where as JSON")
     arguments = parser.parse_args()
     shown = str(arguments.stack)
-    outcomes = ensure_models(load_config(arguments.stack, shown), inputs.ROOT, console.say, shown, arguments.token_file)
+    bring = partial(look, offline=arguments.offline) if arguments.look else ensure_models
+    outcomes = bring(load_config(arguments.stack, shown), inputs.ROOT, console.say, shown, arguments.token_file)
     if arguments.json:
         console.print_json([asdict(outcome) for outcome in outcomes])
     else:

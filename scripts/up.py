@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from stack import console, inputs, lifecycle, summary
 
@@ -11,6 +12,12 @@ from stack import console, inputs, lifecycle, summary
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, epilog="example: scripts/up.py stack.yaml")
     inputs.add_arguments(parser)
+    parser.add_argument(
+        "--shipped", type=Path, metavar="DIR", help="a tree that was rendered elsewhere: nothing else is brought up"
+    )
+    parser.add_argument(
+        "--wait", type=float, default=0, metavar="S", help="seconds to wait for another command that changes this stack"
+    )
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
     arguments = parser.parse_args()
     plan, done = lifecycle.up(arguments)

@@ -12,6 +12,8 @@ from stack.config.fields import UNSAFE_IN_PATHS
 from stack.config.folders import absolute, model_dir, state_dir
 from stack.config.load import load_config
 from stack.config.schema import StackConfig
+from stack.deploy import host_state
+from stack.deploy.host_state import HostState
 from stack.errors import InputError
 from stack.hardware import Host, is_fleet, save_hosts
 from stack.images.choice import choose
@@ -38,6 +40,7 @@ class Inputs:
     """One stack file and what it is planned with. shown: its name in messages. cordoned: GPUs not to be used.
 
     places: of a fleet's engines, as its lock has them. only: the one host of a fleet that is asked for.
+    told: what another host says of itself, where the plan is for that one; None: this box is looked at.
     """
 
     shown: str
@@ -46,12 +49,13 @@ class Inputs:
     source: Source
     images: dict[str, str]
     images_built: bool
-    facts: dict[str, ModelFacts]
+    facts: Mapping[str, ModelFacts]
     cordoned: frozenset[str]
-    needs: dict[str, Known | Unknown]
+    needs: Mapping[str, Known | Unknown]
     rules: dict[str, str]
     places: Mapping[str, EnginePlace] = field(default_factory=dict)
     only: str | None = None
+    told: HostState | None = None
 
     @property
     def state(self) -> Path:
@@ -85,9 +89,10 @@ class Inputs:
         made = []
         for host in self.hosts:
             resolved, sized = resolver.host(host)
+            previous = self.told.gpus if self.told else running_gpus(self.live, host.name)
             plan = make_plan(
                 resolved, host, self.images, ROOT, self.facts, rules=self.rules,
-                images_built=self.images_built, shown=self.shown, previous=running_gpus(self.live, host.name),
+                images_built=self.images_built, shown=self.shown, previous=previous,
             )  # fmt: skip
             made.append((cordons.without_gpus(plan, self.cordoned), sized))
         return made
@@ -102,6 +107,8 @@ class Inputs:
 
     def render(self, plan: Plan) -> dict[str, bytes]:
         """The files of build/<host>/, with the API keys and the certificate that exist so far."""
+        if self.told:
+            return render(plan, self.told.gateway, ROOT)
         certificate = certificates.current(self.state, self.config.gateway, ROOT)
         return render(plan, kept_state.load(self.state, plan.gateway["api_keys"], certificate), ROOT)
 
@@ -130,6 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("stack", type=Path, metavar="STACK", help="the stack file, such as stack.yaml")
     parser.add_argument("--hosts", type=Path, metavar="FILE", help="hosts file (default: this box and its idle GPUs)")
     parser.add_argument("--host", metavar="NAME", help="only this host of the hosts file")
+    parser.set_defaults(facts=None)
 
 
 def gather(arguments: argparse.Namespace) -> Inputs:
@@ -137,17 +145,21 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     shown = str(arguments.stack)
     _check_root()
     config = load_config(arguments.stack, shown)
-    facts = gather_facts(config, ROOT, shown)
-    hosts = which_hosts(config, arguments, state_dir(config, ROOT))
+    told = host_state.load(arguments.facts, config) if arguments.facts else None
+    state = state_dir(config, ROOT)
+    facts = told.facts if told else gather_facts(config, ROOT, shown)
+    hosts = which_hosts(config, arguments, state)
     source = source_of(config.images, arguments.stack, ROOT, _source_file(config))
-    chosen = choose(ROOT, config.images, source, config.device, config.images_unwanted)
-    cordoned = cordons.cordoned(state_dir(config, ROOT))
-    needs = needs_of(config, lambda model: model_dir(config, model, ROOT), shown)
-    rules = user_files.read(config.observability.model_dump(), ROOT, shown)
+    contents = told.archive if told else None
+    chosen = choose(ROOT, config.images, source, config.device, config.images_unwanted, contents)
+    cordoned = told.cordoned if told else cordons.cordoned(state)
+    needs = told.needs if told else needs_of(config, lambda model: model_dir(config, model, ROOT), shown)
+    rules = user_files.read(config.observability.model_dump(), ROOT, shown, secrets=told is None)
     return Inputs(
         shown, config, hosts, source, chosen.references, chosen.built, facts, cordoned, needs, rules,
         fleet_lock.load(fleet_lock.lock_file(arguments.hosts)) if is_fleet(hosts) else {},
         arguments.host if is_fleet(hosts) else None,
+        told,
     )  # fmt: skip
 
 

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
-from stack.console import step
+from stack.console import say, step
 from stack.errors import StackError
 
 
 @contextmanager
-def only_one(state: Path) -> Iterator[None]:
-    """Hold a stack: two `make up` of it at once would undo each other. Raises StackError when it is held."""
+def only_one(state: Path, wait: float = 0) -> Iterator[None]:
+    """Hold a stack: two `make up` of it at once would undo each other.
+
+    wait: seconds to wait for another command to end. Raises StackError when it is still held then.
+    """
     state.mkdir(parents=True, exist_ok=True)
     with (state / "lock").open("w") as file:
+        if not _held_within(file, wait):
+            raise StackError(f"another command is changing this stack right now (lock {state}/lock)")
+        yield
+
+
+def _held_within(file: TextIO, wait: float) -> bool:
+    deadline, told = time.monotonic() + wait, False
+    while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StackError(f"another command is changing this stack right now (lock {state}/lock)") from None
-        yield
+            if time.monotonic() >= deadline:
+                return False
+            if not told:
+                say("another command is changing this stack; waiting for its end")
+                told = True
+            time.sleep(0.5)
+        else:
+            return True
 
 
 @contextmanager

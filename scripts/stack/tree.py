@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ def compare(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> list[Change]:
             kind = "added" if path not in old else "removed" if path not in new else "changed"
             changes.append(Change(path, kind, *unit_of(path)))
     return changes
+
+
+def checksums(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Path -> SHA-256 of each file of a tree."""
+    return {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
 
 
 def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from stack.errors import InputError, StackError
 from stack.locks import taking_turns
-from stack.models.fetch import ensure_models
+from stack.models.fetch import ensure_models, look
 from stack.models.toy import make_toy_model
 from unit import given, hub_standin
 from unit.hub_standin import COMMIT, GOOD_TOKEN, OTHER_TOKEN, PINNED, Hub, sha256
@@ -70,6 +70,34 @@ def test_what_is_there_is_not_fetched_again(hub: Hub, fetch: Fetch) -> None:
     seen = len(hub.asked)
     fetch()
     assert len(hub.asked) == seen
+
+
+def test_a_look_names_what_is_missing_and_writes_nothing(hub: Hub, fetch: Fetch, tmp_path: Path) -> None:
+    config = given.config(
+        given.toy(source={"hub": "o/m"}), paths={"state": str(tmp_path / "s")}, hub={"mirror": hub.url}
+    )
+    (before,) = look(config, tmp_path, lambda _: None)
+    assert (before.what, before.folder) == ("missing", str(tmp_path / "s/models/o--m/unpinned"))
+    assert not (tmp_path / "s").exists()
+    asked = len(hub.asked)
+    assert [each.what for each in look(config, tmp_path, lambda _: None, offline=True)] == ["missing"]
+    assert len(hub.asked) == asked
+    ensure_models(config, tmp_path, lambda _: None)
+    assert [each.what for each in look(config, tmp_path, lambda _: None)] == ["here"]
+
+
+@pytest.mark.usefixtures("fetch")
+def test_a_look_asks_the_disk_for_all_that_is_missing_together(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr("stack.models.fetch.check_space", lambda folder, needed, what: seen.append(needed))
+    both = [
+        given.toy(source={"hub": "o/m"}),
+        given.toy(served_model_name="b", source={"hub": "o/m", "revision": PINNED}),
+    ]
+    look(given.config(*both, paths={"state": str(tmp_path)}, hub={"mirror": hub.url}), tmp_path, lambda _: None)
+    assert seen == [2 * sum(len(hub.files[name]) for name in USEFUL)]
 
 
 def test_a_pinned_revision_is_the_one_that_is_fetched(hub: Hub, fetch: Fetch, tmp_path: Path) -> None:

@@ -67,6 +67,25 @@ def test_one_command_at_a_time_changes_a_stack(tmp_path: Path) -> None:
         pass
 
 
+def test_a_command_that_may_wait_goes_on_when_the_other_has_ended(tmp_path: Path) -> None:
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with only_one(tmp_path):
+            held.set()
+            done.wait(10)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert held.wait(10)
+    with pytest.raises(StackError, match="another command"), only_one(tmp_path, 0.1):
+        raise AssertionError("both hold the lock")
+    threading.Timer(0.2, done.set).start()
+    with only_one(tmp_path, 10):
+        assert done.is_set()
+    other.join()
+
+
 def test_stacks_that_share_a_folder_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     waits = threading.Event()

@@ -3,6 +3,7 @@ templating. Nothing is run on a host; a Debian 12 is, in tests/provision."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,70 @@ def test_a_report_is_due_for_a_new_lock_and_for_idle_gpus_only() -> None:
 
     assert due("", []) is True
     assert due("", [{"name": "VLLM"}]) is False
+
+
+@pytest.mark.parametrize(
+    ("system", "python", "packages"),
+    [
+        ("debian12", "python3", ["python3-venv"]),
+        ("ubuntu2404", "python3", ["python3-venv"]),
+        ("rhel9", "python3.11", ["python3.11", "python3.11-pip"]),
+    ],
+)
+def test_the_stacks_python_is_new_enough_on_each_system(system: str, python: str, packages: list[str]) -> None:
+    found = scope(system, "stack")
+    assert value(found, "stack_python") == python
+    assert value(found, "stack_python_packages") == packages
+
+
+def stack_scope(system: str, *, looking: bool = True, **variables: Any) -> Templar:
+    """The stack role after release.py has answered for a host."""
+    released = {
+        "id": "abc", "requirements": "def", "name": "fleet", "state": "/s/stacks/fleet", "stack": "",
+        "mounts": ["/nfs/m"], "folder": "/b/release", "archive": "/b/abc.tar.gz",
+        "images": {"source": "registry", "archive": None},
+    }  # fmt: skip
+    given = {"playbook_dir": "/p", "inventory_hostname": "GPU1.example.org", "ansible_check_mode": looking}
+    return scope(system, "stack", __stack_released={"stdout": json.dumps(released)}, **given, **variables)
+
+
+@pytest.mark.parametrize(
+    ("release", "python", "current", "asked"),
+    [
+        (True, True, True, "/opt/vllm-onprem/releases/abc"),
+        (False, True, True, "/opt/vllm-onprem/current"),
+        (True, False, True, "/opt/vllm-onprem/current"),
+        (False, False, False, ""),
+    ],
+)
+def test_a_look_asks_the_release_that_is_there(release: bool, python: bool, current: bool, asked: str) -> None:
+    there = {"results": [{"stat": {"exists": exists}} for exists in (release, python, current)]}
+    assert value(stack_scope("debian12", __stack_there=there), "__stack_asked") == asked
+    assert value(stack_scope("debian12", looking=False, __stack_there=there), "__stack_asked").endswith("/releases/abc")
+
+
+def test_of_a_host_without_a_release_the_archives_list_is_known() -> None:
+    there = {"results": [{"stat": {"exists": False}}] * 3}
+    found = {"rc": 0, "stdout": '{"built": true}'}
+    templar = stack_scope("debian12", __stack_there=there, __stack_archive_list=found)
+    assert json.loads(value(templar, "__stack_facts")) == {"archive": {"built": True}}
+    assert json.loads(
+        value(stack_scope("debian12", __stack_there=there, __stack_archive_list={"skipped": True}), "__stack_facts")
+    ) == {"archive": None}
+
+
+def test_a_hosts_entry_is_what_the_inventory_says() -> None:
+    gpus = [{"uuid": "GPU-00000000", "model": "A100", "memory_mib": 81920}]
+    found = value(stack_scope("debian12", stack_gpus=gpus, stack_memory_mib=2048), "__stack_hosts_entry")
+    assert found == {"name": "gpu1", "gpus": gpus, "memory_mib": 2048}
+    assert "memory_mib" not in value(stack_scope("debian12"), "__stack_hosts_entry")
+
+
+def test_the_unit_waits_for_docker_gpus_and_the_models_disk() -> None:
+    text = rendered(stack_scope("debian12"), "stack/templates/vllm-onprem-stack.service.j2")
+    fields = [line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#")]
+    unit = {key: entry.split() for key, entry in fields if key != "ConditionPathExists"}
+    assert {"docker.service", "nvidia-fabricmanager.service", "nvidia-persistenced.service"} <= set(unit["After"])
+    assert unit["Requires"] == ["docker.service"]
+    assert unit["RequiresMountsFor"] == ["/opt/vllm-onprem", "/var/lib/vllm-onprem/stack", "/nfs/m"]
+    assert "/s/stacks/fleet/live/compose.yaml" in [entry for key, entry in fields if key == "ConditionPathExists"]

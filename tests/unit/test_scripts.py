@@ -63,6 +63,9 @@ def test_a_wrong_stack_file_is_exit_code_2_and_one_message(
         "cordon.py": ["GPU-0"],
         "restore.py": ["x"],
         "upgrade_check.py": ["1.2.3"],
+        "release.py": ["--hosts", "hosts.yaml", "--host", "h", "--state", "/s", "--output", str(path.parent / "out")],
+        "host_state.py": ["--host", "h"],
+        "render_for_host.py": ["--facts", "state.json"],
     }.get(name, [])
     code, out, err = run(monkeypatch, capsys, name, str(path), *more)
     assert (code, out) == (2, "")

@@ -38,12 +38,18 @@ class Chosen:
 
 
 def choose(
-    root: Path, settings: Images, source: Source, device: Device, unwanted: frozenset[str] = frozenset()
+    root: Path,
+    settings: Images,
+    source: Source,
+    device: Device,
+    unwanted: frozenset[str] = frozenset(),
+    contents: ArchiveList | None = None,
 ) -> Chosen:
     """The images of a stack. unwanted: roles that its file turns off.
 
     registry: [mirror/]repository:tag[@digest]. build: vllm-onprem/<folder>:<version>-<content hash>. archive: image
-    IDs, as loading loses digests. Raises InputError: building on cuda, an archive of other images.
+    IDs, as loading loses digests. contents: an archive's list, where the archive itself is on another host.
+    Raises InputError: building on cuda, an archive of other images.
     """
     pins = load_pins(root).less(unwanted)
     if source == "registry":
@@ -54,7 +60,7 @@ def choose(
         references = built_references(root, pins, device)
         return Chosen(references, {role: Named(name, None) for role, name in references.items()}, built=True)
     path = archive_path(root, settings)
-    contents = read_list(path)
+    contents = contents or read_list(path)
     _check(path, contents, root, pins, device)
     images = {role: contents.images[role] for role in (pins.buildable(device) if contents.built else pins.of(device))}
     pinned = {role: Named(image.name, image.digest) for role, image in images.items()}

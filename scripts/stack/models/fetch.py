@@ -6,7 +6,7 @@ renamed in one step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -14,18 +14,17 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, Literal
 
-from stack.config.folders import absolute, adapter_dirs, model_dir
+from stack.config.folders import absolute
 from stack.config.schema import StackConfig
 from stack.config.source import Source
-from stack.errors import InputError, Problem, StackError
+from stack.disk_space import check_space
+from stack.errors import StackError
 from stack.locks import taking_turns
 from stack.models import hub_access
 from stack.models import lock as models_lock
-from stack.models.adapter_files import CONFIG, check_adapter
 from stack.models.archive import inspect, unpack
 from stack.models.config_json import ModelFilesError
-from stack.models.files import check_model
-from stack.models.toy import make_toy_adapter, make_toy_model
+from stack.models.parts import Part, check_own, parts_of
 from stack.models.transfer import Meter, side_by_side
 
 Say = Callable[[str], None]
@@ -33,24 +32,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One model after a fetch. what: fetched, made, or here (it was there before)."""
+    """One model after a fetch, or a look. what: fetched, made, here (it was there before), or missing."""
 
     served_model_name: str
-    what: Literal["fetched", "made", "here"]
+    what: Literal["fetched", "made", "here", "missing"]
     folder: str
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One thing to bring: a model, or an adapter of one. where: key path of its source."""
-
-    name: str
-    where: str
-    source: Source
-    folder: Path
-    marker: str  # the file that every such folder holds
-    check: Callable[[Path], None]
-    make_toy: Callable[[Path], bool]
 
 
 def ensure_models(
@@ -61,8 +47,8 @@ def ensure_models(
     shown: the stack file's name in messages. Raises InputError for a folder or a token of the user's own that is
     wrong, StackError for what fails on the way. Neither touches a model that is in its place.
     """
-    parts = list(_parts(config, root))
-    _check_own(parts, root, shown)
+    parts = list(parts_of(config, root))
+    check_own(parts, root, shown)
     models = absolute(root, config.paths.state) / "models"
     missing = any(not part.folder.is_dir() for part in parts)
     with taking_turns(models, "waiting for another fetch") if missing else nullcontext():
@@ -70,38 +56,21 @@ def ensure_models(
         return [Outcome(part.name, bring.one(part), str(part.folder)) for part in parts]
 
 
-def _parts(config: StackConfig, root: Path) -> Iterator[_Part]:
-    for place, model in enumerate(config.models):
-        where, folder = f"models[{place}].source", model_dir(config, model, root)
-        yield _Part(model.served_model_name, where, model.source, folder, "config.json", check_model, make_toy_model)
-        folders = adapter_dirs(config, model, root)
-        for number, adapter in enumerate(model.lora_adapters):
-            where = f"models[{place}].lora_adapters[{number}].source"
-            folder = folders[adapter.name]
-            yield _Part(adapter.name, where, adapter.source, folder, CONFIG, check_adapter, make_toy_adapter)
+def look(
+    config: StackConfig, root: Path, say: Say, shown: str = "stack.yaml", token_file: Path | None = None,
+    *, offline: bool = False,
+) -> list[Outcome]:  # fmt: skip
+    """What is here and what is missing; hubs are asked how large it is, unless offline. Nothing is written.
 
-
-def _check_own(parts: Iterable[_Part], root: Path, shown: str) -> None:
-    problems: list[Problem] = []
-    for part in parts:
-        key = "path" if part.source.path else "archive"
-        try:
-            if part.source.path is not None:
-                part.check(part.folder)
-            elif part.source.archive is not None and not part.folder.is_dir():
-                _check_archive(absolute(root, part.source.archive))
-        except ModelFilesError as error:
-            problems.append(Problem(f"{part.where}.{key}", str(error)))
-    if problems:
-        raise InputError(shown, problems)
-
-
-def _check_archive(archive: Path) -> None:
-    try:
-        with archive.open("rb"):
-            pass
-    except OSError as error:
-        raise ModelFilesError(f"{archive}: {error.strerror}; a tar archive on this host is needed") from None
+    Raises what ensure_models does, and StackError when the disk has no room for all that is missing together.
+    """
+    parts = list(parts_of(config, root))
+    check_own(parts, root, shown)
+    missing = [part for part in parts if not (part.folder / part.marker).is_file()]
+    sized = [part for part in missing if not (offline and part.source.hub)]
+    needed = sum(map(_Bring(config, root, say, token_file).size, sized))
+    check_space(absolute(root, config.paths.state), needed, "the models that are missing")
+    return [Outcome(part.name, "missing" if part in missing else "here", str(part.folder)) for part in parts]
 
 
 class _Bring:
@@ -112,7 +81,7 @@ class _Bring:
         self._state = absolute(root, config.paths.state)
         self._access: tuple[str, str | None] | None = None
 
-    def one(self, part: _Part) -> Literal["fetched", "made", "here"]:
+    def one(self, part: Part) -> Literal["fetched", "made", "here"]:
         """Bring one model or adapter into its folder, unless it is there."""
         folder = part.folder
         if part.source.toy:
@@ -136,6 +105,16 @@ class _Bring:
         self._clear_away(folder)
         return "fetched"
 
+    def size(self, part: Part) -> int:
+        """Bytes that are still to come; of an archive, its own size. A toy is small."""
+        if part.source.toy:
+            return 0
+        if part.source.archive is not None:
+            return absolute(self._root, part.source.archive).stat().st_size
+        from stack.models.hub_fetch import to_come  # noqa: PLC0415
+
+        return to_come(part.source.hub or "", part.source.revision, *self._asked(), self._place(part.folder), self._say)
+
     @property
     def _lock(self) -> Path:
         return self._state / "models.lock"
@@ -144,25 +123,28 @@ class _Bring:
         # imported here: the hub's client costs half a second that every other command would pay
         from stack.models.hub_fetch import fetch  # noqa: PLC0415
 
-        if self._access is None:
-            address = hub_access.endpoint(self._config.hub)
-            self._access = address, hub_access.token(self._config.hub, self._root, address, self._token_file)
-        endpoint, token = self._access
-        # a folder a commit: what was half fetched is never mixed with another commit's files
-        found, came = fetch(
-            source.hub or "", source.revision, endpoint, token,
-            lambda commit: folder.with_name(f"{folder.name}.{commit}.partial"), self._say,
-        )  # fmt: skip
+        found, came = fetch(source.hub or "", source.revision, *self._asked(), self._place(folder), self._say)
         known = {file.path: file.sha256 for file in found.files if file.sha256}
         return came, {
             "source": "hub",
             "repository": found.repository,
-            "endpoint": endpoint,
+            "endpoint": self._asked()[0],
             "commit": found.commit,
             "files": models_lock.listing(came, known),
         }
 
-    def _from_archive(self, part: _Part) -> tuple[Path, dict[str, Any]]:
+    def _asked(self) -> tuple[str, str | None]:
+        if self._access is None:
+            address = hub_access.endpoint(self._config.hub)
+            self._access = address, hub_access.token(self._config.hub, self._root, address, self._token_file)
+        return self._access
+
+    @staticmethod
+    def _place(folder: Path) -> Callable[[str], Path]:
+        # a folder a commit: what was half fetched is never mixed with another commit's files
+        return lambda commit: folder.with_name(f"{folder.name}.{commit}.partial")
+
+    def _from_archive(self, part: Part) -> tuple[Path, dict[str, Any]]:
         archive = absolute(self._root, part.source.archive or "")
         self._say(f"reading {archive} and its checksum")
         contents = inspect(archive, part.source.sha256, part.marker)

@@ -51,6 +51,19 @@ def fetch(
     return model, folder
 
 
+def to_come(
+    repository: str, revision: str | None, endpoint: str, token: str | None, place: Callable[[str], Path], say: Say
+) -> int:
+    """Bytes that fetch() would still bring. Raises StackError."""
+    try:
+        with _client(say):
+            model = ask(repository, revision, endpoint, token, say)
+    except (HfHubHTTPError, httpx2.HTTPError, OSError, ValueError) as error:
+        raise StackError(explain(error, repository, endpoint, has_token=token is not None)) from None
+    folder = place(model.commit)
+    return sum(file.size - _came(file, folder) for file in model.files if not _is_whole(file, folder))
+
+
 def _bring_all(model: HubModel, folder: Path, token: str | None, what: str, say: Say) -> None:
     todo = [file for file in model.files if not _is_whole(file, folder)]
     total = sum(file.size for file in model.files)

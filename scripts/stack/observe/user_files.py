@@ -16,15 +16,15 @@ from stack.private_file import write_private
 MAX_RULES_BYTES = 1_000_000
 
 
-def read(watch: Mapping[str, Any], root: Path, shown: str) -> dict[str, str]:
+def read(watch: Mapping[str, Any], root: Path, shown: str, *, secrets: bool = True) -> dict[str, str]:
     """Name -> text of the user's rule files. Raises InputError for what is no rule file, and for a receiver's secret
     that is not there, not readable, not one line, or for everybody to read.
 
-    promtool says the rest of the rules before anything is applied.
+    secrets: False where these are another host's. promtool says the rest of the rules before anything is applied.
     """
     problems = [
         Problem(f"observability.receivers[{index}].{kind}.{key}", f"{path}: {wrong}")
-        for index, kind, key, path in _secrets(watch)
+        for index, kind, key, path in (_secrets(watch) if secrets else ())
         if (wrong := _wrong_secret(root / path))
     ]
     found: dict[str, str] = {}

@@ -11,6 +11,11 @@ from stack.config.schema import StackConfig
 PROBE = "probe"
 
 
+def client_names(config: StackConfig) -> tuple[str, ...]:
+    """Who has a key of the gateway: the stack file's clients, and the probe."""
+    return tuple(gateway_part(config)["api_keys"])
+
+
 def gateway_part(config: StackConfig) -> dict[str, Any]:
     """Plan.gateway: the clients with their limits, and what holds for all of them."""
     gateway = config.gateway

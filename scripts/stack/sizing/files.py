@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stack.config.fields import AUTO
 from stack.config.load import problem_at
@@ -15,7 +16,7 @@ from stack.errors import InputError, Problem
 from stack.models.config_json import ModelFilesError, read_config
 from stack.sizing.architecture import shape_of
 from stack.sizing.errors import CannotPlanError
-from stack.sizing.headers import tensors_of
+from stack.sizing.headers import Tensor, tensors_of
 from stack.sizing.shapes import Shape
 from stack.sizing.weights import Weights, weights_of
 
@@ -37,10 +38,16 @@ class Unknown:
 
 def known(folder: Path, model: Model) -> Known | Unknown:
     """Read config.json and the headers of the weights. Raises ModelFilesError for files that are broken."""
-    document = read_config(folder)
+    return known_of(read_config(folder), lambda: tensors_of(folder), str(folder / "config.json"), model)
+
+
+def known_of(
+    document: dict[str, Any], tensors: Callable[[], tuple[Tensor, ...] | None], where: str, model: Model
+) -> Known | Unknown:
+    """The same of a config.json and what the weights hold, wherever they are. where: its name in messages."""
     try:
-        shape = shape_of(document, str(folder / "config.json"), model.dtype, model.quantization)
-        return Known(shape, weights_of(shape, tensors_of(folder)))
+        shape = shape_of(document, where, model.dtype, model.quantization)
+        return Known(shape, weights_of(shape, tensors()))
     except CannotPlanError as error:
         return Unknown(str(error))
 

@@ -1,0 +1,1 @@
+"""The stack on hosts: real playbooks against systemd containers with Docker inside and real CPU engines."""

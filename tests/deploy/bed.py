@@ -1,0 +1,159 @@
+"""Hosts of the deploy tests: bare Debian 12 servers with systemd, and runs of the playbooks against them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+import yaml
+from docker.errors import NotFound
+
+from integration.load import Load
+from provision.bed.hosts import FIXTURE, LABEL, Host
+from provision.bed.playbooks import Run, play
+
+STATE = "/var/lib/vllm-onprem/stack/stacks/fleet"
+PORT = 8443
+STACK = yaml.safe_load(Path(__file__).with_name("stack.yaml").read_text())
+
+
+class StackHost(Host):
+    """A server that gets a stack."""
+
+    def containers(self) -> dict[str, tuple[str, str]]:
+        """service -> (container id, start time) of its stack."""
+        names = self.sh("docker ps --quiet --filter label=com.docker.compose.project=fleet").split()
+        found = json.loads(self.sh(f"docker inspect {' '.join(names)}")) if names else []
+        return {
+            each["Config"]["Labels"]["com.docker.compose.service"]: (each["Id"], each["State"]["StartedAt"])
+            for each in found
+        }
+
+    def restarted(self, before: Mapping[str, tuple[str, str]]) -> list[str]:
+        """Services that are not as they were: started, replaced or gone."""
+        after = self.containers()
+        return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+    def reloads(self) -> dict[str, str]:
+        """What each part says of the configuration it reads: changes with every reload."""
+        return {
+            "nginx": self.sh(f"sed -n 's/.*\"revision\": //p' {STATE}/live/nginx/revision.json"),
+            "prometheus": self._metric(9090, "prometheus_config_last_reload_success_timestamp_seconds"),
+            "alertmanager": self._metric(9093, "alertmanager_config_last_reload_success_timestamp_seconds"),
+        }
+
+    def _metric(self, port: int, name: str) -> str:
+        code = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/metrics').read().decode())"
+        return self.sh(f'python3 -c "{code}" | grep ^{name}')
+
+    @property
+    def address(self) -> str:
+        self.container.reload()
+        networks = self.container.attrs["NetworkSettings"]["Networks"]
+        return str(next(iter(networks.values()))["IPAddress"])
+
+    def key(self, client: str = "default") -> str:
+        return self.read(f"{STATE}/secrets/api-keys/{client}").strip()
+
+    def load(self, folder: Path, workers: int = 4) -> Load:
+        """Clients of its gateway, from outside, that never retry."""
+        ca_file = folder / f"{self.name}.crt"
+        ca_file.write_text(self.read(f"{STATE}/gateway.crt"))
+        return Load(f"https://{self.address}:{PORT}", self.key(), ca_file, "toy", workers, 8, pause=0.2)
+
+    def completion(self) -> int:
+        """Status of one completion through the gateway; 0 when there is no answer."""
+        try:
+            answer = requests.post(
+                f"https://{self.address}:{PORT}/v1/completions", json={"model": "toy", "prompt": "x", "max_tokens": 4},
+                headers={"Authorization": f"Bearer {self.key()}"}, verify=False, timeout=60,
+            )  # fmt: skip
+        except requests.RequestException:
+            return 0
+        return answer.status_code
+
+
+class Servers:
+    """Everything that a run of these tests starts. Images are loaded once: servers share a volume for Docker's data,
+    one after the other."""
+
+    def __init__(self, client: docker.DockerClient, image: str, bundle: Path, name: str) -> None:
+        self.client, self.image, self.bundle, self.name = client, image, bundle, name
+        self.network = client.networks.create(f"{name}-net", labels={LABEL: name})
+        self.data = client.volumes.create(f"{name}-docker", labels={LABEL: name})
+
+    def host(self, name: str, *, data: str | None = None, tmpfs: Mapping[str, str] | None = None) -> StackHost:
+        """A fresh server that is up. data: another volume than the shared one."""
+        container = self.client.containers.create(
+            self.image,
+            "/sbin/init",
+            name=f"{self.name}-{name}",
+            hostname=name,
+            labels={LABEL: self.name},
+            network=self.network.name,
+            cap_add=["SYS_ADMIN", "NET_ADMIN", "MKNOD", "SYS_PTRACE"],
+            security_opt=["seccomp=unconfined", "apparmor=unconfined"],
+            cgroupns="host",
+            tmpfs={"/run": "", "/run/lock": "", **(tmpfs or {})},
+            volumes=[
+                f"{data or self.data.name}:/var/lib/docker",
+                f"{self.bundle}:/srv/bundle:ro",
+                "/sys/fs/cgroup:/sys/fs/cgroup:rw",
+            ],
+            restart_policy={"Name": "always"},  # a reboot ends PID 1
+        )
+        host = StackHost(container)
+        host.write("/var/lib/bed/hardware.json", FIXTURE.read_text())
+        container.start()
+        host.wait()
+        return host
+
+    def remove(self, host: Host) -> None:
+        """Its own containers too, which are in the shared volume."""
+        host.run("sh", "-c", "docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes")
+        host.run("sh", "-c", "docker network prune --force")
+        host.container.remove(force=True, v=True)
+
+    def close(self) -> None:
+        filters: dict[str, Any] = {"label": f"{LABEL}={self.name}"}
+        for container in self.client.containers.list(all=True, filters=filters):
+            try:
+                container.remove(force=True, v=True)
+            except NotFound:
+                continue
+        for part in (*self.client.networks.list(filters=filters), *self.client.volumes.list(filters=filters)):
+            part.remove()  # type: ignore[attr-defined]
+
+
+class Controller:
+    """One who deploys: an inventory, a stack file and a folder to build in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def play(
+        self, playbook: str, host: Host | list[Host], *arguments: str, stack: Mapping[str, Any] | None = None,
+        kill_at: str | None = None, **variables: Any,
+    ) -> Run:  # fmt: skip
+        """Run a playbook against hosts. stack: top-level keys of the stack file to replace."""
+        hosts = host if isinstance(host, list) else [host]
+        stack_file = self.folder / "stack.yaml"
+        stack_file.write_text(yaml.safe_dump({**STACK, **(stack or {})}))
+        values = {
+            "ansible_connection": "community.docker.docker",
+            "ansible_user": "root",
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "stack_file": str(stack_file),
+            "stack_build": str(self.folder / "build"),
+            "stack_wheels": "/srv/bundle/wheels",
+            **variables,
+        }
+        inventory = self.folder / "hosts.yml"
+        inventory.write_text(
+            yaml.safe_dump({"gpu_nodes": {"hosts": {each.name: None for each in hosts}, "vars": values}})
+        )
+        return play(playbook, inventory, *arguments, kill_at=kill_at)

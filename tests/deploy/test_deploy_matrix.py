@@ -1,0 +1,188 @@
+"""The hard cases, on servers of their own: what a cut run leaves, a reboot, a full disk, a wrong password.
+
+Long: make test-hosts-matrix.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.bed import STACK, STATE, Controller, Servers, StackHost
+from provision.bed.playbooks import ANSIBLE, ROOT
+
+KEY = "sk-from-a-vault-0123456789"
+OTHER = {"served_model_name": "other", "replicas": 1}
+
+
+@pytest.fixture(scope="module")
+def host(servers: Servers, controller: Controller) -> Iterator[StackHost]:
+    made = servers.host("matrix")
+    run = controller.play("docker.yml", made)
+    assert run.code == 0, run.failures() + run.text
+    yield made
+    servers.remove(made)
+
+
+def models(*flags: str, more: bool = False) -> dict[str, Any]:
+    (model,) = STACK["models"]
+    changed = {**model, "extra_args": [*model["extra_args"], *flags]}
+    return {"models": [changed, {**changed, **OTHER}] if more else [changed]}
+
+
+def deployed(controller: Controller, host: StackHost, **options: Any) -> None:
+    run = controller.play("deploy.yml", host, **options)
+    assert run.code == 0, run.failures() + run.text
+
+
+# --- the controller dies; the play is run again
+
+
+@pytest.mark.parametrize(
+    ("moment", "flag"),
+    [("Put it in its place", "1"), ("Send the files", "2"), ("Apply the release and prove it", "3")],
+)
+def test_a_controller_that_is_killed_is_run_again(
+    host: StackHost, controller: Controller, tmp_path: Path, moment: str, flag: str
+) -> None:
+    if not host.containers():
+        deployed(controller, host)
+    before = host.containers()
+    with host.load(tmp_path) as load:
+        load.wait_for(10, 60)
+        cut = controller.play("deploy.yml", host, stack=models("--seed", flag), kill_at=moment)
+        assert cut.code == -9
+        again = controller.play("deploy.yml", host, stack=models("--seed", flag))
+        load.wait_for(10, 60)
+    print(f"controller killed at {moment!r}, run again: {again.seconds:.0f} s\n{load.table()}")
+    assert again.code == 0, again.failures() + again.text
+    assert host.restarted(before) == ["engine-toy-0", "engine-toy-1"]
+    assert load.failures("whole") + load.failures("stream") == []
+    assert flag in host.sh(f"grep -A1 -- --seed {STATE}/live/compose.yaml")
+    assert controller.play("deploy.yml", host, stack=models("--seed", flag)).changed() == []
+
+
+def test_a_removed_model_is_gone_and_the_other_not_touched(host: StackHost, controller: Controller) -> None:
+    deployed(controller, host, stack=models(more=True))
+    before = host.containers()
+    assert "engine-other-0" in before
+    deployed(controller, host, stack=models())
+    assert "engine-other-0" not in host.containers()
+    assert not set(host.restarted(before)) & {"engine-toy-0", "engine-toy-1"}
+    assert host.completion() == 200
+
+
+def test_a_host_comes_back_from_a_reboot_and_needs_no_deploy(host: StackHost, controller: Controller) -> None:
+    deployed(controller, host, stack=models())
+    before = host.containers()
+    host.sh("docker stop $(docker ps --quiet --filter name=prometheus)")  # not running when it goes down
+    host.boot()
+    host.sh("for _ in $(seq 120); do systemctl is-active --quiet vllm-onprem-stack && break; sleep 1; done")
+    smoke = "/opt/vllm-onprem/current/scripts/smoke.py /opt/vllm-onprem/current/stack.yaml"
+    host.sh(
+        f"for _ in $(seq 40); do /opt/vllm-onprem/current/.venv/bin/python {smoke} && exit 0; sleep 5; done; exit 1"
+    )
+    assert set(host.containers()) == set(before)
+    run = controller.play("deploy.yml", host, stack=models())
+    assert run.code == 0, run.failures() + run.text
+    assert run.changed() == []
+
+
+def test_the_hosts_own_checks_pass(host: StackHost, controller: Controller) -> None:
+    deployed(controller, host, stack=models())
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "tests/hosts/test_stack.py", "--hosts=ansible://gpu_nodes"),
+            f"--ansible-inventory={controller.folder / 'hosts.yml'}",
+        ],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg"),
+            "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert "skipped" not in done.stdout
+
+
+def test_a_full_disk_is_refused_before_the_first_change(host: StackHost, controller: Controller) -> None:
+    deployed(controller, host, stack=models())
+    before = host.containers()
+    run = controller.play("deploy.yml", host, stack=models("--seed", "9"), stack_free_mib=10**9)
+    assert run.code != 0
+    assert "MiB are needed" in run.failures()
+    assert run.changed() == []
+    assert host.restarted(before) == []
+
+
+def test_a_disk_that_fills_up_leaves_the_stack_as_it_was(host: StackHost, controller: Controller) -> None:
+    deployed(controller, host, stack=models())
+    before = host.containers()
+    host.sh(f"mkdir -p {STATE}/shipped && mount -t tmpfs -o size=8k full {STATE}/shipped")
+    try:
+        run = controller.play("deploy.yml", host, stack=models("--seed", "9"))
+        assert run.code != 0
+        assert host.restarted(before) == []
+        assert host.completion() == 200
+    finally:
+        host.sh(f"umount {STATE}/shipped")
+    deployed(controller, host, stack=models("--seed", "9"))
+
+
+# --- secrets
+
+
+def test_secrets_of_a_vault_are_nowhere_but_in_their_files(
+    host: StackHost, controller: Controller, tmp_path: Path
+) -> None:
+    password, vault = tmp_path / "password", tmp_path / "vault.yml"
+    password.write_text("right\n")
+    vault.write_text(yaml.safe_dump({"stack_api_keys": {"default": KEY}}))
+    ansible_vault = str(ROOT / ".venv/bin/ansible-vault")
+    subprocess.run([ansible_vault, "encrypt", "--vault-password-file", str(password), str(vault)], check=True)
+    given = ["-e", f"@{vault}", "--vault-password-file", str(password)]
+    seen = "while true; do ps -eo args | grep -F sk-from- | grep -v grep; sleep 0.05; done >/tmp/seen"
+    host.run("sh", "-c", f"({seen}) >/dev/null 2>&1 & echo $! >/tmp/watcher")
+    looked = controller.play("deploy.yml", host, "-vvv", "--check", "--diff", *given, stack=models())
+    run = controller.play("deploy.yml", host, "-vvv", "--diff", *given, stack=models())
+    host.sh("kill $(cat /tmp/watcher)")
+    assert (looked.code, run.code) == (0, 0), run.failures() + run.text
+    assert host.key() == KEY
+    assert host.completion() == 200
+    assert KEY not in looked.text + str(looked.tasks) + run.text + str(run.tasks)
+    assert host.read("/tmp/seen") == ""
+    assert host.run("sh", "-c", f"journalctl --no-pager | grep -F {KEY}").out == ""
+    assert host.sh(f"grep -rlF {KEY} /opt /etc /var/lib/vllm-onprem /root /tmp || true").split() == [
+        f"{STATE}/secrets/api-keys/default"
+    ]
+    assert not list(Path(controller.folder).rglob("*.fact_cache"))
+    kept = subprocess.run(["grep", "-rlF", KEY, str(controller.folder)], capture_output=True, text=True, check=False)
+    assert kept.stdout == ""
+
+
+def test_a_wrong_vault_password_ends_the_run_before_a_host_is_asked(
+    host: StackHost, controller: Controller, tmp_path: Path
+) -> None:
+    password, vault = tmp_path / "password", tmp_path / "vault.yml"
+    password.write_text("right\n")
+    vault.write_text(yaml.safe_dump({"stack_api_keys": {"default": KEY}}))
+    ansible_vault = str(ROOT / ".venv/bin/ansible-vault")
+    subprocess.run([ansible_vault, "encrypt", "--vault-password-file", str(password), str(vault)], check=True)
+    password.write_text("wrong\n")
+    before = host.containers()
+    run = controller.play("deploy.yml", host, "-e", f"@{vault}", "--vault-password-file", str(password))
+    assert run.code != 0
+    assert "Decryption failed" in run.text
+    assert run.tasks == []
+    assert host.restarted(before) == []

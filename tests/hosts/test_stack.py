@@ -1,0 +1,116 @@
+"""The stack of a host, as `make deploy` left it: parts, ports, files and their modes, and completions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = os.environ.get("STACK_ROOT") or "/opt/vllm-onprem"
+CURRENT = f"{ROOT}/current"
+ENGINE_UID, NGINX_UID, HAPROXY_UID = 2000, 101, 99
+
+
+@pytest.fixture
+def state(host: Any) -> str:
+    """The stack's own folder on the host."""
+    if not host.file(f"{CURRENT}/stack.yaml").exists:
+        pytest.skip(f"no stack in {ROOT}: `make deploy`")
+    document = yaml.safe_load(host.file(f"{CURRENT}/stack.yaml").content_string)
+    return f"{document['paths']['state']}/stacks/{document.get('name', 'vllm-onprem')}"
+
+
+@pytest.fixture
+def plan(host: Any, state: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(host.file(f"{state}/live/plan.json").content_string)
+    return found
+
+
+@pytest.fixture
+def containers(host: Any, plan: dict[str, Any]) -> dict[str, Any]:
+    """service -> what `docker inspect` says."""
+    label = f"label=com.docker.compose.project={plan['project']}"
+    names = host.check_output(f"docker ps --all --quiet --filter {label}").split()
+    found = json.loads(host.check_output(f"docker inspect {' '.join(names)}"))
+    return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in found}
+
+
+def test_every_part_runs_and_none_is_unhealthy(plan: dict[str, Any], containers: dict[str, Any]) -> None:
+    wanted = {engine["name"] for engine in plan["engines"]} | {"nginx", "haproxy", "haproxy-standby", "prometheus"}
+    assert wanted <= containers.keys()
+    conditions = {name: each["State"].get("Health", each["State"])["Status"] for name, each in containers.items()}
+    assert {name: now for name, now in conditions.items() if now not in ("running", "healthy")} == {}
+
+
+def test_the_ports_of_the_plan_listen_and_no_container_publishes_another(
+    host: Any, plan: dict[str, Any], containers: dict[str, Any]
+) -> None:
+    wanted = {(entry["service"], entry["address"], str(entry["port"])) for entry in plan["published"]}
+    published = {
+        (service, binding["HostIp"], binding["HostPort"])
+        for service, each in containers.items()
+        for bindings in (each["HostConfig"]["PortBindings"] or {}).values()
+        for binding in bindings
+    }
+    assert published == wanted
+    for _, address, port in wanted:
+        assert host.socket(f"tcp://{address}:{port}").is_listening
+
+
+def test_engines_have_no_way_out_and_no_port(plan: dict[str, Any], containers: dict[str, Any], host: Any) -> None:
+    for engine in plan["engines"]:
+        networks = list(containers[engine["name"]]["NetworkSettings"]["Networks"])
+        assert networks == [f"{plan['project']}_engines"]
+    assert host.check_output(f"docker network inspect --format '{{{{.Internal}}}}' {networks[0]}") == "true"
+
+
+def test_secrets_are_their_readers_alone(host: Any, state: str) -> None:
+    for folder in ("secrets", "secrets/api-keys"):
+        assert (host.file(f"{state}/{folder}").uid, host.file(f"{state}/{folder}").mode) == (0, 0o700)
+    owners = {"secrets/api-keys": 0, "secrets/engine": ENGINE_UID, "secrets/haproxy": HAPROXY_UID}
+    for folder, uid in owners.items():
+        names = host.file(f"{state}/{folder}").listdir()
+        assert names
+        for name in names:
+            file = host.file(f"{state}/{folder}/{name}")
+            assert (name, file.uid, file.mode) == (name, uid, 0o400)
+    for name in host.file(f"{state}/tls").listdir():
+        file = host.file(f"{state}/tls/{name}")
+        assert (file.uid, file.mode) == (NGINX_UID, 0o400 if name.endswith(".key") else 0o644)
+
+
+def test_no_key_is_in_the_applied_files(host: Any, state: str) -> None:
+    for name in host.file(f"{state}/secrets/api-keys").listdir():
+        found = host.run(f"grep -rFf {state}/secrets/api-keys/{name} {state}/live {state}/shipped {CURRENT}/")
+        assert (name, found.rc) == (name, 1)
+
+
+def test_engines_cannot_write_to_their_model(host: Any, plan: dict[str, Any], containers: dict[str, Any]) -> None:
+    for engine in plan["engines"]:
+        mounts = {mount["Destination"]: mount["RW"] for mount in containers[engine["name"]]["Mounts"]}
+        assert mounts["/model"] is False
+        writable = host.check_output(f"find -L {engine['model_dir']} -perm /002 -o -uid {ENGINE_UID}")
+        assert writable == ""
+
+
+def test_the_applied_files_are_those_of_the_manifest(host: Any, state: str) -> None:
+    listing = json.loads(host.file(f"{state}/live/manifest.json").content_string)["files"]
+    assert listing
+    for entry in listing:
+        file = host.file(f"{state}/live/{entry['path']}")
+        assert (entry["path"], hashlib.sha256(file.content).hexdigest()) == (entry["path"], entry["sha256"])
+
+
+def test_it_starts_at_boot(host: Any, state: str) -> None:
+    assert state
+    assert host.service("vllm-onprem-stack").is_enabled
+
+
+def test_it_answers_completions(host: Any, state: str) -> None:
+    assert state
+    done = host.run(f"{CURRENT}/.venv/bin/python {CURRENT}/scripts/smoke.py {CURRENT}/stack.yaml")
+    assert done.rc == 0, done.stdout + done.stderr
