@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,19 @@ from provision.bed.playbooks import Run, play
 
 STATE = "/var/lib/vllm-onprem/stack/stacks/fleet"
 PORT = 8443
+# The name in the gateway's certificate, and the server that has it now: clients check one and reach the other.
+NAME = "fleet.example.org"
+NAMES: dict[str, str] = {}
 STACK = yaml.safe_load(Path(__file__).with_name("stack.yaml").read_text())
+
+
+def resolve_names(resolve: Any = socket.getaddrinfo) -> None:
+    """Make this process find the servers of the tests by their name."""
+
+    def found(host: Any, *arguments: Any, **options: Any) -> Any:
+        return resolve(NAMES.get(host, host), *arguments, **options)
+
+    socket.getaddrinfo = found
 
 
 class StackHost(Host):
@@ -63,7 +76,8 @@ class StackHost(Host):
         """Clients of its gateway, from outside, that never retry."""
         ca_file = folder / f"{self.name}.crt"
         ca_file.write_text(self.read(f"{STATE}/gateway.crt"))
-        return Load(f"https://{self.address}:{PORT}", self.key(), ca_file, "toy", workers, 8, pause=0.2)
+        NAMES[NAME] = self.address
+        return Load(f"https://{NAME}:{PORT}", self.key(), ca_file, "toy", workers, 8, pause=0.2)
 
     def completion(self) -> int:
         """Status of one completion through the gateway; 0 when there is no answer."""

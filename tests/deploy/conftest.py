@@ -9,13 +9,14 @@ from pathlib import Path
 import docker
 import pytest
 
-from deploy.bed import Controller, Servers
+from deploy.bed import Controller, Servers, resolve_names
 from deploy.bundle import bundle
 from provision.bed.host_image import host_image
 
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
+    resolve_names()
     client = docker.from_env()
     found = Servers(client, host_image(client), bundle(), f"deploy-{os.getpid()}")
     yield found
