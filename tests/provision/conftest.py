@@ -19,14 +19,12 @@ Play = Callable[..., Run]
 
 @pytest.fixture(scope="session")
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repositories]:
-    folder = tmp_path_factory.mktemp("repositories")
-    folder.chmod(0o755)
-    for parent in folder.parents[:3]:
-        parent.chmod(0o755)  # the web server of the bed reads it
-    found = Repositories(folder)
-    found.publish("full")
-    yield found
-    found.close()
+    found = Repositories(tmp_path_factory.mktemp("repositories"))
+    try:
+        found.publish("full")
+        yield found
+    finally:
+        found.close()
 
 
 @pytest.fixture(scope="session")

@@ -91,10 +91,14 @@ class Bed:
 
     def __init__(self, client: docker.DockerClient, image: str, repositories: Path, name: str) -> None:
         self.client, self.image, self.name = client, image, name
-        self.network = client.networks.create(f"{name}-net", labels={LABEL: name})
-        # no way out: what a host can reach there is the repository, and nothing else
-        self.closed = client.networks.create(f"{name}-closed", internal=True, labels={LABEL: name})
-        self.web = self._serve(repositories)
+        try:
+            self.network = client.networks.create(f"{name}-net", labels={LABEL: name})
+            # no way out: what a host can reach there is the repository, and nothing else
+            self.closed = client.networks.create(f"{name}-closed", internal=True, labels={LABEL: name})
+            self.web = self._serve(repositories)
+        except BaseException:
+            self.close()
+            raise
 
     def _serve(self, folder: Path) -> str:
         """URL of the repositories, the same from the hosts and from this machine."""

@@ -42,6 +42,15 @@ class Run:
         """Names of the tasks that changed something, in order."""
         return [name for _, name, result in self.tasks if result.get("changed")]
 
+    def results(self) -> list[dict[str, Any]]:
+        """Of every task, and of every item of a loop by itself: what a run costs, whichever machine it runs on."""
+        found = [each for _, _, result in self.tasks for each in result.get("results", [result])]
+        return [each for each in found if isinstance(each, dict) and not each.get("skipped")]
+
+    def written(self) -> set[str]:
+        """Files that tasks wrote."""
+        return {each["dest"] for each in self.results() if each.get("changed") and "dest" in each}
+
     def failures(self) -> str:
         """What failed tasks, and unreachable hosts, had to say."""
         failed = [result for _, _, result in self.tasks if result.get("failed") or result.get("unreachable")]
@@ -61,7 +70,7 @@ class Inventory:
         lock_file = self.folder / "lock.yml"
         lock_file.write_text(yaml.safe_dump({"provision_lock": dict(lock), "provision_branches": branches}))
         values = {
-            "ansible_connection": "community.docker.docker",
+            "ansible_connection": "community.docker.docker_api",
             "ansible_user": "root",
             "ansible_python_interpreter": "/usr/bin/python3",
             "provision_lock_file": str(lock_file),

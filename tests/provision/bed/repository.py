@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,7 @@ class Repositories:
 
     def close(self) -> None:
         subprocess.run(["gpgconf", "--homedir", str(self._gnupg), "--kill", "gpg-agent"], check=False)
+        shutil.rmtree(self.folder)
 
     def _gpg(self, *arguments: str) -> str:
         command = ["gpg", "--homedir", str(self._gnupg), "--batch", "--yes", *arguments]
