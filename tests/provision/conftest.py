@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import docker
 import pytest
+from docker.errors import NotFound
 
 from provision.bed.host_image import host_image
 from provision.bed.hosts import Bed, Hardware, Host
@@ -67,4 +69,27 @@ def fresh(bed: Bed) -> Iterator[Callable[..., Host]]:
 
     yield make
     for host in made:
-        bed.remove(host)
+        with suppress(NotFound):
+            bed.remove(host)
+
+
+@pytest.fixture(scope="session")
+def disks() -> dict[str, str]:
+    """Images of provisioned hosts by the version of their driver, made as tests ask for them."""
+    return {}
+
+
+@pytest.fixture
+def provisioned(bed: Bed, fresh: Callable[..., Host], run_play: Play, disks: dict[str, str]) -> Callable[..., Host]:
+    """Makes hosts that provision.yml has been run on, booted since; by hand it would take minutes for each."""
+
+    def make(version: str = LOCK["driver"]["version"], **options: Any) -> Host:
+        if version not in disks:
+            host = fresh(lambda hardware: hardware.update(nouveau=False))
+            run = run_play("provision.yml", host, lock={"driver": {"version": version, "modules": "open"}})
+            assert run.code == 0, run.failures()
+            disks[version] = bed.snapshot(host, version)
+            bed.remove(host)
+        return fresh(image=disks[version], **options)
+
+    return make
