@@ -11,7 +11,7 @@ import docker
 import pytest
 from docker.errors import NotFound
 
-from provision.bed.host_image import host_image
+from provision.bed.host_image import host_image, need
 from provision.bed.hosts import Bed, Hardware, Host
 from provision.bed.playbooks import LOCK, Inventory, Run, play
 from provision.bed.repository import Repositories
@@ -21,6 +21,7 @@ Play = Callable[..., Run]
 
 @pytest.fixture(scope="session")
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repositories]:
+    need("debootstrap", "gpg")
     found = Repositories(tmp_path_factory.mktemp("repositories"))
     try:
         found.publish("full")
