@@ -21,7 +21,7 @@ Play = Callable[..., Run]
 
 @pytest.fixture(scope="session")
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repositories]:
-    need("debootstrap", "gpg")
+    need("debootstrap", "gpg", "gpg-agent")
     found = Repositories(tmp_path_factory.mktemp("repositories"))
     try:
         found.publish("full")

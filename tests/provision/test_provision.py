@@ -135,6 +135,18 @@ def test_what_is_undone_by_hand_is_repaired(host: Host, run_play: Play) -> None:
     assert run_play("provision.yml", host).changed() == []
 
 
+def test_after_a_power_cut_everything_comes_up_in_order(host: Host, run_play: Play) -> None:
+    host.boot()
+    names = ("nvidia-fabricmanager", "nvidia-cdi-refresh", "docker")
+    asked = "systemctl show --property=ActiveEnterTimestampMonotonic,InactiveEnterTimestampMonotonic --value"
+    # a service that has done its work is inactive again: since when
+    fabric, refreshed, docker = (max(map(int, host.sh(f"{asked} {name}").split())) for name in names)
+    assert 0 < fabric < refreshed < docker
+    assert len(host.sh("nvidia-ctk cdi list").split()) == 8
+    run = run_play("verify.yml", host)
+    assert run.code == 0, run.failures()
+
+
 def test_verify_is_quiet_on_a_good_host_and_loud_on_drift(host: Host, run_play: Play) -> None:
     assert run_play("verify.yml", host).code == 0
     host.hardware(lambda hardware: hardware["gpus"][3].update({"ecc.errors.uncorrected.volatile.total": 2}))
