@@ -114,11 +114,15 @@ def play(playbook: str, inventory: Path, *arguments: str, kill_at: str | None = 
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
     )
     lines = []
-    for line in process.stdout or ():
-        lines.append(line)
-        if kill_at and '"v2_playbook_on_task_start"' in line and f'"{kill_at}"' in line.replace(" : ", '"'):
-            os.killpg(process.pid, 9)
-    code = process.wait()
+    try:
+        for line in process.stdout or ():
+            lines.append(line)
+            if kill_at and '"v2_playbook_on_task_start"' in line and f'"{kill_at}"' in line.replace(" : ", '"'):
+                os.killpg(process.pid, 9)
+        code = process.wait()
+    except BaseException:  # a test that is interrupted
+        os.killpg(process.pid, 9)
+        raise
     return _parsed(code, time.monotonic() - began, lines)
 
 
