@@ -56,8 +56,9 @@ def lock_problems(
 def host_problems(survey: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, list[str]]:
     """{problems, warnings}: problems are reasons to change nothing.
 
-    wanted: system, systems (supported), gpus, gpu_ids, nvswitches, boot_free_mib, var_free_mib, driver_version,
-    headers_offered (could the running kernel's headers be installed), mig (MIG modes by GPU), gpu_processes_allowed.
+    wanted: system, systems (supported), kernels (oldest by system), gpus, gpu_ids, nvswitches, boot_free_mib,
+    var_free_mib, driver_version, headers_offered (could the running kernel's headers be installed), mig (MIG modes by
+    GPU), gpu_processes_allowed.
     """
     problems = [
         *_system(survey, wanted),
@@ -80,6 +81,11 @@ def _system(survey: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     found = []
     if wanted["system"] not in wanted["systems"]:
         found.append(f"{wanted['system']} is not supported; supported: {', '.join(sorted(wanted['systems']))}")
+    if survey["machine"] != "x86_64":
+        found.append(f"the processor is {survey['machine']}: the lock names packages of x86_64 only")
+    oldest = wanted["kernels"].get(wanted["system"])
+    if oldest and _numbers(survey["kernel"]) < _numbers(oldest):
+        found.append(f"kernel {survey['kernel']} is older than {oldest}, which {wanted['system']} came with")
     if survey["dgx_release"]:
         found.append(
             "this is DGX OS (/etc/dgx-release), which brings driver, Fabric Manager and DCGM of its own: update it "
@@ -101,6 +107,11 @@ def _system(survey: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
             "and it overwrite each other"
         )
     return found
+
+
+def _numbers(kernel: str) -> tuple[int, ...]:
+    """(6, 1) of 6.1.0-40-amd64: the series."""
+    return tuple(int(part) for part in re.findall(r"\d+", str(kernel))[:2])
 
 
 def _space(survey: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -181,6 +181,7 @@ class Survey:
         release = os.uname().release
         return {
             "kernel": release,
+            "machine": os.uname().machine,
             "headers": self.exists("/lib/modules/" + release + "/build/Makefile"),
             "modules_of_kernel": self.exists("/lib/modules/" + release),
             "secure_boot": self.secure_boot(),

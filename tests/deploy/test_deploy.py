@@ -59,14 +59,13 @@ def test_a_host_with_docker_gets_a_stack_that_serves(host: StackHost, controller
     assert KEY not in run.text + str(run.tasks)
 
 
-def test_the_second_run_changes_nothing_within_a_minute(host: StackHost, controller: Controller) -> None:
+def test_the_second_run_changes_and_restarts_nothing(host: StackHost, controller: Controller) -> None:
     before = host.containers()
     run = controller.play("deploy.yml", host, stack_api_keys={"default": KEY})
     assert run.code == 0, run.failures() + run.text
     print(f"second deploy: {run.seconds:.0f} s, n=1")
     assert run.changed() == []
     assert host.restarted(before) == []
-    assert run.seconds < 60
 
 
 def test_a_changed_flag_replaces_engines_one_after_the_other_and_no_request_fails(

@@ -21,6 +21,11 @@ def test_it_runs_now_and_at_every_boot(host: Any) -> None:
     assert service.is_enabled
 
 
+def test_it_starts_after_what_its_containers_need(host: Any) -> None:
+    after = host.check_output("systemctl show --property=After --value docker").split()
+    assert {"nvidia-fabricmanager.service", "nvidia-persistenced.service", "nvidia-cdi-refresh.service"} <= set(after)
+
+
 def test_containers_outlive_the_engine(info: dict[str, Any]) -> None:
     assert info["LiveRestoreEnabled"] is True
 

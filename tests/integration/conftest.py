@@ -90,8 +90,8 @@ def run_script(name: str, *arguments: str, environment: dict[str, str] | None = 
 def stack() -> Iterator[Stack]:
     client = connect()
     remove(client)
-    first_up = run_script("up", str(STACK_FILE))
     try:
+        first_up = run_script("up", str(STACK_FILE))
         assert first_up.code == 0, first_up.err
         yield Stack(client, first_up)
     finally:

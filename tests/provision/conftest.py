@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import docker
 import pytest
+from docker.errors import NotFound
 
-from provision.bed.host_image import host_image
+from provision.bed.host_image import host_image, need
 from provision.bed.hosts import Bed, Hardware, Host
 from provision.bed.playbooks import LOCK, Inventory, Run, play
 from provision.bed.repository import Repositories
@@ -19,14 +21,13 @@ Play = Callable[..., Run]
 
 @pytest.fixture(scope="session")
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repositories]:
-    folder = tmp_path_factory.mktemp("repositories")
-    folder.chmod(0o755)
-    for parent in folder.parents[:3]:
-        parent.chmod(0o755)  # the web server of the bed reads it
-    found = Repositories(folder)
-    found.publish("full")
-    yield found
-    found.close()
+    need("debootstrap", "gpg", "gpg-agent")
+    found = Repositories(tmp_path_factory.mktemp("repositories"))
+    try:
+        found.publish("full")
+        yield found
+    finally:
+        found.close()
 
 
 @pytest.fixture(scope="session")
@@ -69,4 +70,27 @@ def fresh(bed: Bed) -> Iterator[Callable[..., Host]]:
 
     yield make
     for host in made:
-        bed.remove(host)
+        with suppress(NotFound):
+            bed.remove(host)
+
+
+@pytest.fixture(scope="session")
+def disks() -> dict[str, str]:
+    """Images of provisioned hosts by the version of their driver, made as tests ask for them."""
+    return {}
+
+
+@pytest.fixture
+def provisioned(bed: Bed, fresh: Callable[..., Host], run_play: Play, disks: dict[str, str]) -> Callable[..., Host]:
+    """Makes hosts that provision.yml has been run on, booted since; by hand it would take minutes for each."""
+
+    def make(version: str = LOCK["driver"]["version"], **options: Any) -> Host:
+        if version not in disks:
+            host = fresh(lambda hardware: hardware.update(nouveau=False))
+            run = run_play("provision.yml", host, lock={"driver": {"version": version, "modules": "open"}})
+            assert run.code == 0, run.failures()
+            disks[version] = bed.snapshot(host, version)
+            bed.remove(host)
+        return fresh(image=disks[version], **options)
+
+    return make

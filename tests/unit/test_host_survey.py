@@ -58,13 +58,15 @@ def host(tmp_path: Path) -> Path:
 
 def survey(root: Path, **changes: Any) -> dict[str, Any]:
     found: dict[str, Any] = Survey(str(root)).all()
-    return {**found, "headers": True, "boot_free_mib": 1000, "var_free_mib": 99999, **changes}
+    here = {"kernel": "6.1.0-40-amd64", "machine": "x86_64", "boot_free_mib": 1000, "var_free_mib": 99999}
+    return {**found, **here, "headers": True, **changes}
 
 
 def wanted(**changes: Any) -> dict[str, Any]:
     return {
         "system": "debian12",
         "systems": ["debian12", "ubuntu2404"],
+        "kernels": {"debian12": "6.1", "ubuntu2404": "6.8"},
         "gpus": 8,
         "gpu_ids": ["10de:20b2"],
         "nvswitches": 6,
@@ -101,6 +103,8 @@ def test_a_good_host_has_no_problem(host: Path) -> None:
     ("changes", "words"),
     [
         ({"headers": False}, "no headers of the running kernel"),
+        ({"kernel": "5.10.0-39-amd64"}, "kernel 5.10.0-39-amd64 is older than 6.1, which debian12 came with"),
+        ({"machine": "aarch64"}, "the processor is aarch64"),
         ({"secure_boot": True}, "Secure Boot is on"),
         ({"boot_free_mib": 20}, "/boot has 20 MiB free, 300 are needed"),
         ({"var_free_mib": 20}, "/var has 20 MiB free"),

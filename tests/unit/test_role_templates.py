@@ -113,7 +113,7 @@ def test_a_source_file_is_what_apt_reads() -> None:
 
 def driver(system: str, **survey: Any) -> Templar:
     host = {"survey": {**SURVEY, **survey}}
-    return scope(system, "nvidia_driver", __nvidia_driver_host=host, __nvidia_driver_now=host)
+    return scope(system, "nvidia_driver", __nvidia_driver_host=host, __nvidia_driver_reread=host)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_dcgm_is_of_the_engines_cuda() -> None:
 @pytest.mark.parametrize("gpu", [False, True])
 def test_docker_options_of_a_gpu_host(gpu: bool) -> None:
     given: dict[str, Any] = {"docker_gpu": gpu, "docker_data_root": "/data" if gpu else "", "docker_version": ""}
-    templar = scope("debian12", "docker", **given, __docker_config_read={"content": "eyJkbnMiOiBbIjEuMS4xLjEiXX0="})
+    templar = scope("debian12", "docker", **given, __docker_before={"engine": {"config": {"dns": ["1.1.1.1"]}}})
     config = value(templar, "__docker_config")
     assert config["dns"] == ["1.1.1.1"]
     assert config["live-restore"] is True
@@ -214,10 +214,32 @@ def test_docker_options_of_a_gpu_host(gpu: bool) -> None:
     ("never", [], False), ("idle", [], True), ("idle", ["engine"], False), ("always", ["engine"], True),
 ])  # fmt: skip
 def test_a_running_engine_is_restarted_only_as_told(restart: str, containers: list[str], now: bool) -> None:
-    ages = {"results": [{"stat": {"exists": True, "mtime": 1}}, {"stat": {"exists": True, "mtime": 2}}]}
+    engine = {"engine": {"outdated": True}}
     host = {"survey": {"gpu_containers": containers}}
-    given: dict[str, Any] = {"docker_restart": restart, "__docker_ages": ages, "__docker_host": host}
+    given: dict[str, Any] = {"docker_restart": restart, "__docker_now": engine, "__docker_host": host}
     assert value(scope("debian12", "docker", **given), "__docker_restart_now") is now
+
+
+@pytest.mark.parametrize(
+    ("values", "words", "settled"),
+    [
+        (["1", "0", "0", "1048576"], ["always [madvise] never", "always defer [madvise] never", "performance"], True),
+        (["60", "0", "0", "1048576"], ["always [madvise] never", "always defer [madvise] never", "performance"], False),
+        (["1", "0", "0", "1048576"], ["[always] madvise never", "always defer [madvise] never", "performance"], False),
+        (["1", "0", "0", "1048576"], ["always [madvise] never", "always defer [madvise] never", "schedutil"], False),
+    ],
+)
+def test_a_kernel_that_is_as_it_shall_be_is_left_alone(values: list[str], words: list[str], settled: bool) -> None:
+    governor = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
+    given: dict[str, Any] = {
+        "__host_tuning_values": {"stdout_lines": values},
+        "__host_tuning_words": {"stdout_lines": words},
+        "__host_tuning_governor_files": {"matched": 1, "files": [{"path": governor}]},
+    }
+    templar = scope("debian12", "host_tuning", **given)
+    assert value(templar, "__host_tuning_word_files")[-1] == governor
+    in_force = value(templar, "__host_tuning_in_force and __host_tuning_chosen == __host_tuning_choice")
+    assert in_force is settled
 
 
 def test_a_report_is_due_for_a_new_lock_and_for_idle_gpus_only() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -31,6 +33,20 @@ install -m 644 /opt/bed/chrony-without-clock.conf /etc/systemd/system/chrony.ser
 rm -rf /var/cache/apt/archives/*.deb /etc/machine-id /var/lib/apt/lists/*
 : >/etc/machine-id
 """
+
+
+def need(*programs: str) -> None:
+    """Installs the packages of those names whose programs are missing. Needs root, and Debian or Ubuntu."""
+    missing = [name for name in programs if not shutil.which(name)]
+    if missing:
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "-qq", "update"], check=True, env=environment)
+        subprocess.run(
+            ["apt-get", "-qq", "install", "-y", "--no-install-recommends", *missing],
+            check=True,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+        )
 
 
 def tag() -> str:

@@ -72,7 +72,7 @@ class Host:
 
     def wait(self) -> None:
         """Until systemd has come up."""
-        for _ in range(240):
+        for _ in range(480):
             with suppress(APIError):
                 if self.run("systemctl", "is-system-running").out.strip() in ("running", "degraded"):
                     return
@@ -91,10 +91,14 @@ class Bed:
 
     def __init__(self, client: docker.DockerClient, image: str, repositories: Path, name: str) -> None:
         self.client, self.image, self.name = client, image, name
-        self.network = client.networks.create(f"{name}-net", labels={LABEL: name})
-        # no way out: what a host can reach there is the repository, and nothing else
-        self.closed = client.networks.create(f"{name}-closed", internal=True, labels={LABEL: name})
-        self.web = self._serve(repositories)
+        try:
+            self.network = client.networks.create(f"{name}-net", labels={LABEL: name})
+            # no way out: what a host can reach there is the repository, and nothing else
+            self.closed = client.networks.create(f"{name}-closed", internal=True, labels={LABEL: name})
+            self.web = self._serve(repositories)
+        except BaseException:
+            self.close()
+            raise
 
     def _serve(self, folder: Path) -> str:
         """URL of the repositories, the same from the hosts and from this machine."""
@@ -114,13 +118,18 @@ class Bed:
         return f"http://{networks[self.network.name]['IPAddress']}"
 
     def host(
-        self, name: str, hardware: Callable[[Hardware], None] = lambda hardware: None, *, closed: bool = False
+        self,
+        name: str,
+        hardware: Callable[[Hardware], None] = lambda hardware: None,
+        *,
+        closed: bool = False,
+        image: str | None = None,
     ) -> Host:
-        """A fresh server that is up."""
+        """A server that is up: bare, or with the disk that `snapshot` kept."""
         fixture = json.loads(FIXTURE.read_text())
         hardware(fixture)
         container = self.client.containers.create(
-            self.image,
+            image or self.image,
             "/sbin/init",
             name=f"{self.name}-{name}",
             hostname=name,
@@ -144,10 +153,19 @@ class Bed:
     def remove(self, host: Host) -> None:
         host.container.remove(force=True, v=True)
 
+    def snapshot(self, host: Host, name: str) -> str:
+        """Keeps a host's disk as an image, gone with the bed: what is under /run and /var/lib/docker is not in it."""
+        host.sh("apt-get clean")
+        label = f"LABEL {LABEL}={self.name}"
+        found = self.client.api.commit(host.name, self.name, name, changes=label)
+        return cast(str, found["Id"])
+
     def close(self) -> None:
         filters: dict[str, Any] = {"label": f"{LABEL}={self.name}"}
         for container in self.client.containers.list(all=True, filters=filters):
             with suppress(NotFound):
                 container.remove(force=True, v=True)
+        for image in self.client.images.list(filters=filters):
+            self.client.images.remove(cast(str, image.id), force=True)
         for network in self.client.networks.list(filters=filters):
             network.remove()

@@ -70,6 +70,7 @@ def dkms(flavour: str, version: str) -> str:
 def driver(version: str) -> list[Package]:
     """Debian's side of NVIDIA's repository. Relations constructed: names from the installation guide."""
     full, branch = f"{version}-1", version.split(".", maxsplit=1)[0]
+    old = f"-{branch}" if int(branch) < 580 else ""  # names lost the branch in 580
     same = f"(= {full})"
     found = [
         Package(
@@ -109,9 +110,9 @@ def driver(version: str) -> list[Package]:
             },
             {"/usr/bin/nvidia-smi": tool("nvidia-smi", version)},
         ),
-        Package("libnvidia-nscq", full, {"Provides": "nscq-api"}),
+        Package(f"libnvidia-nscq{old}", full, {"Provides": "nscq-api"}),
         Package(
-            "nvidia-fabricmanager",
+            f"nvidia-fabricmanager{old}",
             f"{version}-2" if branch == "595" else full,  # revisions vary: a role must look, not guess
             {"Depends": "libc6 (>= 2.2.1)"},  # and systemd-coredump, left out: 30 MB that nothing here uses
             {
@@ -195,9 +196,12 @@ def dcgm(version: str) -> list[Package]:
                 "/lib/systemd/system/nvidia-dcgm.service": unit("NVIDIA DCGM service", "/bin/sleep infinity"),
             },
         ),
-        Package("datacenter-gpu-manager-4-cuda13", full, {"Depends": core}),
         Package("datacenter-gpu-manager-4-proprietary", full, {"Depends": core}),
-        Package("datacenter-gpu-manager-4-proprietary-cuda13", full, {"Depends": core}),
+        *(
+            Package(f"datacenter-gpu-manager-4-{part}cuda{cuda}", full, {"Depends": core})
+            for part in ("", "proprietary-")
+            for cuda in (12, 13)
+        ),
         Package("datacenter-gpu-manager", "1:3.3.9-1", {"Conflicts": "datacenter-gpu-manager-4-core"}),
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +35,7 @@ class Repositories:
 
     def index(self, place: Path) -> None:
         """Packages, Release and its signature, as apt wants them of a flat repository."""
-        listed = subprocess.run(
-            ["dpkg-scanpackages", "--multiversion", "."], cwd=place, check=True, capture_output=True, text=True
-        ).stdout
+        listed = "\n".join(_stanza(path) for path in sorted(place.glob("*.deb")))
         (place / INDEX).write_text(listed)
         data = listed.encode()
         release = f"Origin: NVIDIA\nLabel: test bed\nSuite: stable\nDate: {_now()}\nSHA256:\n"
@@ -47,12 +46,20 @@ class Repositories:
 
     def close(self) -> None:
         subprocess.run(["gpgconf", "--homedir", str(self._gnupg), "--kill", "gpg-agent"], check=False)
+        shutil.rmtree(self.folder)
 
     def _gpg(self, *arguments: str) -> str:
         command = ["gpg", "--homedir", str(self._gnupg), "--batch", "--yes", *arguments]
         return subprocess.run(
             command, check=True, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}
         ).stdout
+
+
+def _stanza(path: Path) -> str:
+    """What an index says of a package."""
+    control = subprocess.run(["dpkg-deb", "--field", str(path)], check=True, capture_output=True, text=True).stdout
+    data = path.read_bytes()
+    return f"{control}Filename: ./{path.name}\nSize: {len(data)}\nSHA256: {hashlib.sha256(data).hexdigest()}\n"
 
 
 def _now() -> str:

@@ -57,6 +57,11 @@ def settings():
         copy = BED / f"setting-{number}"
         copy.write_text(Path(name).read_text())
         bind(copy, name)
+    processor = Path("/sys/devices/system/cpu/cpu0")
+    governor = BED / "cpu0/cpufreq/scaling_governor"
+    governor.parent.mkdir(parents=True)
+    governor.write_text("schedutil\n")
+    bind(BED / "cpu0", processor)
     boot_id = BED / "boot_id"
     boot_id.write_text(f"{uuid.uuid4()}\n")
     bind(boot_id, "/proc/sys/kernel/random/boot_id")
