@@ -21,6 +21,7 @@ import yaml
 
 from integration.conftest import ROOT, Done
 from integration.registry import Registry, Relay, program
+from stack.config.load import load_config
 from stack.docker_host import compose, connect
 from stack.images.choice import pulled_references
 from stack.images.lock import LOCK, read_lock
@@ -28,7 +29,10 @@ from stack.images.pins import load_pins
 
 NGINX = load_pins(ROOT).roles["nginx"].reference
 VLLM = load_pins(ROOT).vllm["cpu"].reference
-PINNED = sorted(pin.reference for pin in load_pins(ROOT).of("cpu").values())
+EXAMPLE = ROOT / "compose/examples/cpu.yaml"
+# what the example does not ask for is not pulled: log shipping
+UNWANTED = load_config(EXAMPLE, EXAMPLE.name).images_unwanted
+PINNED = sorted(pin.reference for pin in load_pins(ROOT).less(UNWANTED).of("cpu").values())
 # constructed: a password for this test alone, and what bcrypt made of it
 USER, PASSWORD = "reader", "constructed-password"
 HTPASSWD = "reader:$2b$04$nU.QVywlJL8D9qtsJdxDEe9D6/0skdc3mDpgRyLPVSHlnxutkZ6He\n"
@@ -46,7 +50,7 @@ class Project:
 
     def stack(self, **images: str) -> Path:
         """A stack file with these settings of images."""
-        document = yaml.safe_load((ROOT / "compose/examples/cpu.yaml").read_text())
+        document = yaml.safe_load(EXAMPLE.read_text())
         path = self.folder / "stack.yaml"
         path.write_text(yaml.safe_dump({**document, "name": "vllm-onprem-images", "images": images}))
         return path
@@ -72,6 +76,11 @@ class Project:
 
     def ids(self, references: dict[str, str]) -> dict[str, str]:
         return {role: str(self.client.images.get(reference).id) for role, reference in references.items()}
+
+    def pulled(self, registry: Registry) -> dict[str, str]:
+        """role -> id of what the stack has from a registry's mirror."""
+        pins = load_pins(self.folder).less(UNWANTED).of("cpu")
+        return self.ids(pulled_references(pins, f"{registry.host}/mirror"))
 
     @property
     def lock(self) -> dict[str, str | None]:
@@ -279,7 +288,7 @@ def test_an_archive_carries_images_and_a_damaged_one_is_refused_before_anything_
     archive = tmp_path / "images.tar"
     saved = project.run("images", stack, "save", "--archive", str(archive))
     assert saved.code == 0, saved.err
-    ids = project.ids(pulled_references(load_pins(project.folder).of("cpu"), f"{registry.host}/mirror"))
+    ids = project.pulled(registry)
     check = ["sha256sum", "--check", "--quiet", f"{archive.name}.sha256"]
     assert subprocess.run(check, cwd=tmp_path, check=False).returncode == 0
     assert project.run("images", stack, "load").code == 2  # this stack has no archive
@@ -329,7 +338,7 @@ def test_an_archive_of_which_a_part_is_there_is_loaded_for_the_rest(
     stack = project.mirrored(registry.host)
     archive = tmp_path / "images.tar"
     assert project.run("images", stack, "save", "--archive", str(archive)).code == 0
-    ids = project.ids(pulled_references(load_pins(project.folder).of("cpu"), f"{registry.host}/mirror"))
+    ids = project.pulled(registry)
     project.client.images.remove(ids["haproxy"], force=True)
     done = project.run("images", project.stack(source="archive", archive=str(archive)), "load")
     assert done.code == 0, done.err
