@@ -8,8 +8,8 @@ import difflib
 from collections.abc import Mapping
 
 from stack import console, inputs
-from stack.effects import service_hashes
-from stack.tree import Change, compare, read_tree
+from stack.effects import effects, service_hashes
+from stack.tree import Change, checksums, compare, read_tree
 
 
 def main() -> int:
@@ -21,29 +21,18 @@ def main() -> int:
     plan = found.plans()[0]
     old, new = read_tree(found.live), found.render(plan)
     changes = compare(old, new)
-    effects = _effects(old, new, changes)
+    parts = effects(checksums(old), checksums(new), service_hashes(old), service_hashes(new))
     if arguments.json:
         files = [{"path": change.path, "kind": change.kind} for change in changes]
-        console.print_json({"files": files, "effects": effects})
+        console.print_json({"files": files, "effects": parts})
     else:
         for change in changes:
             print("".join(_unified(change, old, new)), end="")
-        for part, effect in effects.items():
+        for part, effect in parts.items():
             print(f"{effect}: {part}")
         if not changes:
             print("No difference to what is applied.")
     return 0
-
-
-def _effects(old: Mapping[str, bytes], new: Mapping[str, bytes], changes: list[Change]) -> dict[str, str]:
-    before, after = service_hashes(old), service_hashes(new)
-    effects = {change.unit: "reload" for change in changes if change.needs == "reload"}
-    for part in sorted(before.keys() | after.keys()):
-        if part not in after:
-            effects[part] = "remove"
-        elif before.get(part) != after[part]:
-            effects[part] = "recreate" if part in before else "create"
-    return dict(sorted(effects.items()))
 
 
 def _unified(change: Change, old: Mapping[str, bytes], new: Mapping[str, bytes]) -> list[str]:

@@ -143,14 +143,20 @@ def test_a_disk_that_fills_up_leaves_the_stack_as_it_was(host: StackHost, contro
 # --- secrets
 
 
-def test_secrets_of_a_vault_are_nowhere_but_in_their_files(
-    host: StackHost, controller: Controller, tmp_path: Path
-) -> None:
-    password, vault = tmp_path / "password", tmp_path / "vault.yml"
+def encrypted(folder: Path) -> tuple[Path, Path]:
+    """A file with a vault's password, and the vault, which holds the API key."""
+    password, vault = folder / "password", folder / "vault.yml"
     password.write_text("right\n")
     vault.write_text(yaml.safe_dump({"stack_api_keys": {"default": KEY}}))
     ansible_vault = str(ROOT / ".venv/bin/ansible-vault")
     subprocess.run([ansible_vault, "encrypt", "--vault-password-file", str(password), str(vault)], check=True)
+    return password, vault
+
+
+def test_secrets_of_a_vault_are_nowhere_but_in_their_files(
+    host: StackHost, controller: Controller, tmp_path: Path
+) -> None:
+    password, vault = encrypted(tmp_path)
     given = ["-e", f"@{vault}", "--vault-password-file", str(password)]
     seen = "while true; do ps -eo args | grep -F sk-from- | grep -v grep; sleep 0.05; done >/tmp/seen"
     host.run("sh", "-c", f"({seen}) >/dev/null 2>&1 & echo $! >/tmp/watcher")
@@ -174,11 +180,7 @@ def test_secrets_of_a_vault_are_nowhere_but_in_their_files(
 def test_a_wrong_vault_password_ends_the_run_before_a_host_is_asked(
     host: StackHost, controller: Controller, tmp_path: Path
 ) -> None:
-    password, vault = tmp_path / "password", tmp_path / "vault.yml"
-    password.write_text("right\n")
-    vault.write_text(yaml.safe_dump({"stack_api_keys": {"default": KEY}}))
-    ansible_vault = str(ROOT / ".venv/bin/ansible-vault")
-    subprocess.run([ansible_vault, "encrypt", "--vault-password-file", str(password), str(vault)], check=True)
+    password, vault = encrypted(tmp_path)
     password.write_text("wrong\n")
     before = host.containers()
     run = controller.play("deploy.yml", host, "-e", f"@{vault}", "--vault-password-file", str(password))

@@ -21,10 +21,10 @@ from stack.config.folders import state_dir
 from stack.config.load import load_config
 from stack.config.schema import StackConfig
 from stack.deploy import host_state, release
-from stack.deploy.difference import effects
 from stack.deploy.host_stack import PATH_KEYS, host_stack
 from stack.deploy.host_state import HostState
 from stack.deploy.shipped import mended_on_failure, refuse_other
+from stack.effects import effects
 from stack.errors import InputError, StackError
 from stack.hardware import Host, save_hosts
 from stack.inputs import ROOT, Inputs, add_arguments, gather
