@@ -1,9 +1,12 @@
 """The engine's health check, which Docker runs inside the engine's container. It ends a wedged engine.
 
 vLLM answers /health with 200 while its EngineCore hangs, so this asks for a completion of one token too, or for the
-embedding of one word. Wedged is an engine that three times in a row, 10 s each, does not give it while its step
-counter stands still: decoding, prefilling and working off a queue move the counter. Then the evidence is saved and
-every process killed; Docker starts the container again (`restart: unless-stopped`). That needs no socket and no daemon.
+embedding of one word. An engine that works proves itself by its step counter and is asked for nothing; an idle one is
+asked every few runs, as vLLM's workers spin for a second after each step.
+
+Wedged is an engine that three times in a row, 10 s each, does not give it while its step counter stands still:
+decoding, prefilling and working off a queue move the counter. Then the evidence is saved and every process killed;
+Docker starts the container again (`restart: unless-stopped`). That needs no socket and no daemon.
 
 Until its first completion after a start (load, compile) an engine is starting: it is never killed, only unhealthy
 when Docker's start period is over. One that answers 4xx has no such path: only its /health counts.
@@ -57,19 +60,21 @@ class Engine:
     proc: Path = Path("/proc")
     answer_limit: float = 5.0
     completion_limit: float = 10.0
-    pause: float = 0.5
+    proof: float = 4.0  # how long its last completion or step proves an engine
     evidence_limit: float = 5.0
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one run leaves to the next. since: Unix time of the first of the runs in a row that went wrong."""
+    """What one look leaves to the next. Unix times: since, the first look in a row that went wrong; proven, the last
+    completion or step."""
 
     served: bool = False
     steps: float | None = None
     strikes: int = 0
     failures: int = 0
     since: float = 0.0
+    proven: float = 0.0
 
 
 def look(engine: Engine, before: Seen) -> tuple[Seen, str]:
@@ -80,14 +85,17 @@ def look(engine: Engine, before: Seen) -> tuple[Seen, str]:
         # else it is dead, which ends by itself, or stopping, or not there yet
         return _failed(before, problem) if health == NO_ANSWER else (Seen(before.served), problem)
     began, steps = time.time(), _steps(engine)
-    if before.served and _moves_on(engine, steps, before.steps):
-        return Seen(True, steps), ""
+    if before.served and None not in (steps, before.steps) and not (before.strikes or before.failures):
+        if steps != before.steps:
+            return _proven(steps), ""
+        if 0 <= began - before.proven < engine.proof:  # a clock that was set back proves nothing
+            return before, ""
     path, question = SMALLEST[engine.task]
     request = {"model": engine.served_model_name, **question}
     status, _ = _ask(engine, path, engine.completion_limit, json.dumps(request).encode())
     after = _steps(engine)
     if status == 200 or (400 <= status < 500 and status != 401):
-        return Seen(True, after), ""
+        return _proven(after), ""
     problem = f"{ASKED[engine.task]}: {_TOLD.get(status, status)}"
     if not before.served or status not in (NO_ANSWER, TORN, 500):
         return Seen(before.served), problem
@@ -137,7 +145,11 @@ def count_kills(engine: Engine, more: int) -> None:
 
 def main(engine: Engine, kill: Callable[[int, int], None] = os.kill) -> int:
     """One run: 0 when the engine is healthy, else 1. Docker keeps what is printed (`docker inspect`)."""
-    seen, problem = look(engine, _remembered(engine))
+    before = _remembered(engine)
+    seen, problem = look(engine, before)
+    while seen.strikes > before.strikes and not wedged(seen):  # requests wait: look again now, not in Docker's time
+        before = seen
+        seen, problem = look(engine, before)
     engine.memory.write_text(json.dumps(asdict(seen)))
     if wedged(seen):
         problem = f"wedged, killed: {problem}"
@@ -157,23 +169,19 @@ _TOLD = {
 }
 
 
+def _proven(steps: float | None) -> Seen:
+    return Seen(True, steps, proven=time.time())
+
+
 def _failed(before: Seen, problem: str) -> tuple[Seen, str]:
-    return replace(before, failures=before.failures + 1, since=before.since or time.time()), problem
+    return replace(before, failures=before.failures + 1, since=before.since or time.time(), proven=0.0), problem
 
 
 def _compare(before: Seen, steps: float, after: float, began: float, problem: str) -> tuple[Seen, str]:
     if after != steps:
-        return Seen(True, after), ""  # busy: the completion waits for its turn
+        return _proven(after), ""  # busy: the completion waits for its turn
     strikes, since = (before.strikes + 1, before.since) if before.strikes and steps == before.steps else (1, began)
     return Seen(True, after, strikes, since=since), f"{problem} and no step of the engine, {strikes} in a row"
-
-
-def _moves_on(engine: Engine, steps: float | None, before: float | None) -> bool:
-    # An engine that works proves itself. Looking twice here is 3 s sooner than waiting for the next run.
-    if steps is None or steps == before:
-        return False
-    time.sleep(engine.pause)
-    return _steps(engine) not in (None, steps)
 
 
 def _ask(engine: Engine, path: str, limit: float, body: bytes | None = None) -> tuple[int, bytes]:

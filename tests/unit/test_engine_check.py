@@ -154,15 +154,40 @@ def checked(tmp_path: Path, vllm: Vllm) -> Checked:
     engine = check.Engine(
         "engine-toy-0", "toy", port=vllm.port, memory=tmp_path / "check.json", key_file=tmp_path / "engine.yaml",
         evidence=tmp_path / "evidence",
-        textfile=tmp_path / "textfile", proc=tmp_path / "proc", pause=0.01, evidence_limit=10.0,
+        textfile=tmp_path / "textfile", proc=tmp_path / "proc", evidence_limit=10.0, proof=0.0,
     )  # fmt: skip
     return Checked(engine, vllm)
 
 
-def test_an_idle_engine_is_healthy_by_its_own_completion_each_time(checked: Checked, vllm: Vllm) -> None:
+def test_an_idle_engine_is_healthy_by_its_own_completion(checked: Checked, vllm: Vllm) -> None:
     assert checked.runs(4) == [0, 0, 0, 0]
     assert vllm.completions == 4
     assert checked.counted == 'vllm_onprem_engine_watchdog_kills_total{engine="engine-toy-0"} 0'
+
+
+def test_an_idle_engine_is_not_asked_again_while_its_proof_is_young(checked: Checked, vllm: Vllm) -> None:
+    checked.engine = check.replace(checked.engine, proof=60.0)
+    assert checked.runs(4) == [0] * 4
+    assert vllm.completions == 1
+    for number, seconds in enumerate((-61, 60), 2):  # too old; the clock was set back
+        seen = json.loads(checked.engine.memory.read_text())
+        checked.engine.memory.write_text(json.dumps(seen | {"proven": seen["proven"] + seconds}))
+        assert checked.run() == 0
+        assert vllm.completions == number
+
+
+def test_no_young_proof_saves_an_engine_with_something_wrong(checked: Checked, vllm: Vllm) -> None:
+    """A silent /health; no counter to compare."""
+    checked.engine = check.replace(checked.engine, proof=60.0)
+    checked.run()
+    vllm.health = None
+    assert checked.run() == 1
+    vllm.health, vllm.completion = 200, 503
+    assert checked.run() == 1
+    vllm.completion = 200
+    assert checked.run() == 0
+    vllm.metrics, vllm.completion = False, 503
+    assert checked.run() == 1
 
 
 def test_an_engine_that_works_is_asked_for_nothing(checked: Checked, vllm: Vllm) -> None:
@@ -180,21 +205,31 @@ def test_an_engine_too_busy_for_the_completion_is_healthy(checked: Checked, vllm
     assert checked.killed == []
 
 
-def test_a_step_between_two_runs_starts_the_count_anew(checked: Checked, vllm: Vllm) -> None:
+def strikes(checked: Checked, count: int) -> list[int]:
+    """Looks that each may be a run's last: Docker ends a run that takes too long. How many strikes after each."""
+    seen = check._remembered(checked.engine)
+    after = []
+    for _ in range(count):
+        seen, _ = check.look(checked.in_a_hurry, seen)
+        after.append(seen.strikes)
+    checked.engine.memory.write_text(json.dumps(check.asdict(seen)))
+    return after
+
+
+def test_a_step_between_two_looks_starts_the_count_anew(checked: Checked, vllm: Vllm) -> None:
     checked.run()
     vllm.completion = None
     for _ in range(4):
-        assert checked.runs(2) == [1, 1]
+        assert strikes(checked, 2) == [1, 2]
         vllm.steps += 1
     assert checked.killed == []
 
 
-def test_a_frozen_engine_is_killed_on_the_third_run(checked: Checked, vllm: Vllm) -> None:
+def test_a_frozen_engine_is_killed_in_the_run_that_sees_it_three_times(checked: Checked, vllm: Vllm) -> None:
     checked.run()
     vllm.completion = None
-    assert checked.runs(2) == [1, 1]
-    assert checked.killed == []
     assert checked.run() == 1
+    assert vllm.completions == 1 + check.STRIKES
     # neither init nor the check; the API server (the lowest) last
     assert checked.killed == [(1234, signal.SIGKILL), (90, signal.SIGKILL), (7, signal.SIGKILL)]
     assert checked.counted.endswith(" 1")
@@ -203,7 +238,6 @@ def test_a_frozen_engine_is_killed_on_the_third_run(checked: Checked, vllm: Vllm
 def test_it_is_counted_and_saved_before_the_first_kill(checked: Checked, vllm: Vllm) -> None:
     checked.run()
     vllm.completion = None
-    checked.runs(2)
     at_the_kill: list[tuple[bool, int]] = []
     check.main(
         checked.in_a_hurry, lambda *_: at_the_kill.append((checked.counted.endswith(" 1"), len(checked.folders)))
@@ -214,7 +248,6 @@ def test_it_is_counted_and_saved_before_the_first_kill(checked: Checked, vllm: V
 def test_a_process_that_is_gone_or_not_ours_does_not_stop_the_rest(checked: Checked, vllm: Vllm) -> None:
     checked.run()
     vllm.completion = None
-    checked.runs(2)
     tried = []
 
     def refuse(pid: int, _: int) -> None:
@@ -286,7 +319,7 @@ def test_a_model_is_asked_for_what_it_does_and_wedged_when_it_no_longer_does(
     assert checked.run() == 0
     assert vllm.asked == path
     vllm.completion = None
-    assert checked.runs(3) == [1] * 3
+    assert checked.run() == 1
     assert checked.killed
 
 
@@ -311,12 +344,20 @@ def test_an_engine_that_does_not_know_its_key_is_unhealthy_and_not_killed(
 def test_recovery_clears_the_record(checked: Checked, vllm: Vllm) -> None:
     checked.run()
     vllm.completion = None
-    checked.runs(2)
+    assert strikes(checked, 2) == [1, 2]
     vllm.completion = 200
     assert checked.run() == 0
     vllm.completion = None
-    assert checked.runs(2) == [1, 1]
+    assert strikes(checked, 2) == [1, 2]
     assert checked.killed == []
+
+
+def test_strikes_of_a_run_that_docker_ended_count_in_the_next(checked: Checked, vllm: Vllm) -> None:
+    checked.run()
+    vllm.completion = None
+    strikes(checked, 2)
+    assert checked.run() == 1
+    assert (len(checked.killed), vllm.completions) == (3, 4)
 
 
 def test_a_record_that_cannot_be_read_is_a_fresh_start(checked: Checked) -> None:
@@ -329,7 +370,7 @@ def test_a_record_that_cannot_be_read_is_a_fresh_start(checked: Checked) -> None
 def freeze(checked: Checked, vllm: Vllm) -> None:
     checked.run()
     vllm.completion = None
-    checked.runs(3)
+    checked.run()
     vllm.completion = 200
 
 
@@ -396,10 +437,10 @@ def test_the_counter_is_one_other_users_may_read_and_is_replaced_in_one_step(che
 def test_a_frozen_engine_is_out_of_the_pool_within_a_minute() -> None:
     limits, docker = check.Engine("x", "y"), HEALTH_CHECK
     start, haproxy = 0.5, 12.0  # of one run by Docker; of HAProxy's own check: inter, fastinter and its fall
-    each = docker.interval + start + limits.pause + limits.completion_limit
-    assert check.STRIKES * each + limits.evidence_limit + haproxy < 60
-    longest = 4 * limits.answer_limit + limits.pause + limits.completion_limit + 1 + limits.evidence_limit
-    assert longest < docker.timeout
+    asked = limits.proof + 2 * (docker.interval + start)
+    assert asked + check.STRIKES * limits.completion_limit + limits.evidence_limit + haproxy < 60
+    look = 3 * limits.answer_limit + limits.completion_limit
+    assert check.STRIKES * look + 1 + limits.evidence_limit < docker.timeout
 
 
 def test_it_asks_the_port_that_the_plan_uses() -> None:
