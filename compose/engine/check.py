@@ -85,11 +85,8 @@ def look(engine: Engine, before: Seen) -> tuple[Seen, str]:
         # else it is dead, which ends by itself, or stopping, or not there yet
         return _failed(before, problem) if health == NO_ANSWER else (Seen(before.served), problem)
     began, steps = time.time(), _steps(engine)
-    if before.served and None not in (steps, before.steps) and not (before.strikes or before.failures):
-        if steps != before.steps:
-            return _proven(steps), ""
-        if 0 <= began - before.proven < engine.proof:  # a clock that was set back proves nothing
-            return before, ""
+    if (proof := _still_proven(engine, before, steps, began)) is not None:
+        return proof, ""
     path, question = SMALLEST[engine.task]
     request = {"model": engine.served_model_name, **question}
     status, _ = _ask(engine, path, engine.completion_limit, json.dumps(request).encode())
@@ -171,6 +168,16 @@ _TOLD = {
 
 def _proven(steps: float | None) -> Seen:
     return Seen(True, steps, proven=time.time())
+
+
+def _still_proven(engine: Engine, before: Seen, steps: float | None, now: float) -> Seen | None:
+    """The proof of an engine that need not be asked: a step since the last look, or a young one before it."""
+    if not before.served or before.strikes or before.failures or None in (steps, before.steps):
+        return None
+    if steps != before.steps:
+        return _proven(steps)
+    # a clock that was set back proves nothing
+    return before if 0 <= now - before.proven < engine.proof else None
 
 
 def _failed(before: Seen, problem: str) -> tuple[Seen, str]:
