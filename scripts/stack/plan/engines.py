@@ -22,7 +22,7 @@ STOP_GRACE_MARGIN_SECONDS = 15
 SHM_MIB, SHM_MIB_PER_GPU = 1024, 2048
 # A frozen engine is killed after at most 3 s to the run that still sees its last step + 4 s that this proves it + 3 s
 # to the next run + 3 x 10 s + 5 s for its evidence = 45 s, and 1 s in which Docker starts two runs; HAProxy's own check
-# needs up to 12 s more to see an engine go that gets no requests. One run takes at most 81 s, every answer just in time.
+# needs up to 12 s more to see an engine go that gets no requests. One run takes 81 s if every answer is just in time.
 HEALTH_CHECK = HealthCheck(interval=3, timeout=90, retries=3)
 
 
