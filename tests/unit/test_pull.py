@@ -16,7 +16,7 @@ from stack.errors import InputError, StackError
 from stack.pull import report, settings
 from stack.pull.report import Remembered, Result
 from stack.pull.repository import RefusedError
-from stack.pull.run import UnreachableError, playbook_command, pull
+from stack.pull.run import UnreachableError, play, playbook_command, pull
 from stack.pull.settings import Settings
 
 pytestmark = pytest.mark.skipif(
@@ -376,3 +376,47 @@ def test_a_checkout_is_played_here_on_this_host_alone(tmp_path: Path) -> None:
     assert command[0] == f"{tmp_path}/vendor/stack/.venv/bin/ansible-playbook"
     assert {"--limit=h", f"--inventory={tmp_path}/i", "--vault-password-file=/etc/vault"} <= set(command)
     assert any("ansible_connection=local" in part for part in command)
+
+
+SETUP = """#!/bin/sh
+mkdir -p .venv/bin
+cat >.venv/bin/ansible-playbook <<'EOF'
+#!/bin/sh
+echo "$STACK_RELEASED_BY; $ANSIBLE_CONFIG; $*" >>played
+echo '  hosts (1):'; echo '    gpu1'
+EOF
+chmod +x .venv/bin/ansible-playbook
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout whose programs note how they are called."""
+    folder = tmp_path / "checkout"
+    (folder / "scripts").mkdir(parents=True)
+    (folder / "scripts/setup.sh").write_text(SETUP)
+    (folder / "scripts/setup.sh").chmod(0o755)
+    return folder
+
+
+def test_a_checkout_is_played_in_its_own_python_in_the_name_of_its_signer(checkout: Path) -> None:
+    play(Settings(**{**BASE, "host": "gpu1"}), checkout, "alice@example.org")
+    look, real = (checkout / "played").read_text().splitlines()
+    assert look.endswith("--list-hosts")
+    assert not real.endswith("--list-hosts")
+    assert real.startswith(f"pull, signed by alice@example.org; {checkout}/ansible/ansible.cfg; ")
+
+
+def test_a_playbook_that_is_not_for_this_host_is_no_success(checkout: Path) -> None:
+    with pytest.raises(StackError, match="not for h"):
+        play(Settings(**BASE), checkout, "alice")
+    assert len((checkout / "played").read_text().splitlines()) == 1
+
+
+def test_a_set_up_that_fails_is_told(checkout: Path) -> None:
+    (checkout / "scripts/setup.sh").write_text("#!/bin/sh\nexit 3\n")
+    with pytest.raises(StackError, match=r"setup\.sh ended with 3"):
+        play(Settings(**BASE), checkout, "alice")
+    (checkout / "scripts/setup.sh").unlink()
+    with pytest.raises(StackError, match="No such file"):
+        play(Settings(**BASE), checkout, "alice")

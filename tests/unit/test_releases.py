@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,16 +16,18 @@ import docker
 import pytest
 from docker.errors import ImageNotFound
 
+from stack import lifecycle
 from stack.deploy import activation, needs, provenance, records
 from stack.deploy.activation import Activation
 from stack.deploy.history import changes, program_changes, release_table
 from stack.deploy.place import ReleasePlace, place_here, tree_of
 from stack.deploy.records import Applied, Made, Record
-from stack.errors import InputError
+from stack.errors import InputError, StackError
 from stack.images.archive import Archived, ArchiveList
 from stack.images.choice import built_reference
 from stack.images.pins import load_pins
 from stack.inputs import ROOT, add_arguments, gather
+from stack.locks import only_one
 from stack.models import lock as models_lock
 from stack.render import manifest
 from stack.tree import read_tree, unified, write_tree
@@ -244,6 +247,59 @@ def test_what_was_cut_off_leaves_a_note_until_a_release_is_proven(host: Host) ->
     assert records.target(list(host.known().values()), "a", host.place.cut_off(), None).id == "a"
     host.apply("a", "rollback")
     assert host.place.cut_off() is None
+
+
+@pytest.fixture
+def up(host: Host, write_stack: WriteStack, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """`make up` as a release calls it, on a host where nothing is really started."""
+    stack = write_stack(
+        "name: fleet\ndevice: cpu\nmodels: [{served_model_name: toy, source: {toy: true}}]\nimages: {source: build}\n"
+        f"paths: {{state: {host.place.state.parent.parent}}}\n"
+    )
+    plan = given.plan(given.config(given.toy()))
+    monkeypatch.setattr(lifecycle, "connect", lambda: engine(dict.fromkeys(plan.images.values(), "sha256:1")))
+    monkeypatch.setattr("stack.apply.look", lambda *_: None)
+    for name in ("refuse_downtime", "_drop_old_secrets", "remember"):
+        monkeypatch.setattr(lifecycle, name, lambda *_, **__: None)
+    monkeypatch.setattr("stack.certificates.keep_only", lambda *_: None)
+    monkeypatch.setattr(lifecycle, "nginx_revision", lambda _: {"certificate": "c"})
+
+    def run(name: str, error: Exception | None = None, how: records.How = "deploy") -> list[str]:
+        def apply_and_prove(_: Any, state: Path, files: dict[str, bytes], *__: Any) -> list[str]:
+            assert host.place.cut_off() == name
+            if error:
+                raise error
+            write_tree(state / "live", files)
+            return ["started engine-toy-0"]
+
+        monkeypatch.setattr(lifecycle, "prepare", lambda inputs, *_: (inputs, plan, tree(name)))
+        monkeypatch.setattr(lifecycle, "apply_and_prove", apply_and_prove)
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        arguments = parser.parse_args([str(stack)])
+        arguments.shipped, arguments.wait = None, 0
+        host.send(name)
+        return lifecycle.up(arguments, Activation(host.place, name, MADE, how, "alice", 5))[1]
+
+    return run
+
+
+def test_bringing_a_release_up_records_it_under_the_same_lock(host: Host, up: Callable[..., list[str]]) -> None:
+    assert up("a") == ["started engine-toy-0"]
+    up("b")
+    assert (host.place.running(), sorted(host.known())) == ("b", ["a", "b"])
+    up("a", how="rollback")
+    assert host.place.running() == "a"
+    with only_one(host.place.state), pytest.raises(StackError, match="another command"):
+        up("b")
+    assert (host.place.running(), host.place.cut_off()) == ("a", None)
+
+
+def test_a_release_that_does_not_come_up_is_not_recorded(host: Host, up: Callable[..., list[str]]) -> None:
+    up("a")
+    with pytest.raises(StackError, match="broken"):
+        up("b", StackError("broken"))
+    assert (host.place.running(), host.place.cut_off(), list(host.known())) == ("a", None, ["a"])
 
 
 def test_the_oldest_go_with_all_that_is_theirs(host: Host) -> None:

@@ -88,7 +88,7 @@ ALERTS = (
         10 * MINUTE,
         "ticket",
         "{{ $labels.host }} has not pulled for {{ $value | humanizeDuration }}",
-        "`systemctl list-timers vllm-onprem-pull.timer` there; `systemctl status vllm-onprem-pull` shows one that hangs.",
+        "`systemctl list-timers vllm-onprem-pull.timer` there; `systemctl status vllm-onprem-pull` if one hangs.",
         "four intervals beside the 4 hours that a deploy may take (TimeoutStartSec of its unit)",
     ),
 )

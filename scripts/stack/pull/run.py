@@ -18,6 +18,8 @@ from stack.pull.repository import RefusedError, Repository
 from stack.pull.settings import Settings
 
 Deploy = Callable[[Settings, Path, str], None]
+# What a playbook says is progress; results are on stdout.
+STDERR = 2
 
 
 class UnreachableError(StackError):
@@ -104,7 +106,7 @@ def _run(command: list[str], folder: Path, environment: dict[str, str], *, captu
     try:
         done = subprocess.run(
             command, cwd=folder, env=environment, text=True, check=False, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if capture else None,
+            stdout=subprocess.PIPE if capture else STDERR,
         )  # fmt: skip
     except OSError as error:
         raise StackError(f"{command[0]}: {error.strerror}") from None
