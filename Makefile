@@ -93,6 +93,14 @@ test-gpu: ## what needs an NVIDIA GPU: start, smoke, plan against log; skipped, 
 	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s -rs tests/gpu
 deploy: ## the stack file onto your hosts, replica by replica: docs/deploy.md [INVENTORY= LIMIT= STACK= ARGS=]
 	@$(PLAY) ansible/playbooks/deploy.yml
+rollback: ## your hosts back to the release before, or to one of `make releases` [INVENTORY= LIMIT= TO=id ARGS=]
+	@$(PLAY) ansible/playbooks/rollback.yml $(if $(TO),-e rollback_to="$(TO)")
+releases: ## the releases that your hosts keep: when, who, from which commit [INVENTORY= LIMIT= JSON=file]
+	@$(PLAY) ansible/playbooks/releases.yml $(if $(JSON),-e releases_file="$(abspath $(JSON))")
+history: ## what changed between two of them; default: the one before and the running one [INVENTORY= FROM= TO= JSON=file]
+	@$(PLAY) ansible/playbooks/releases.yml -e releases_question=history $(if $(FROM),-e history_from="$(FROM)") $(if $(TO),-e history_to="$(TO)") $(if $(JSON),-e releases_file="$(abspath $(JSON))")
+pull-mode: ## hosts deploy to themselves what a signed repository says, docs/gitops.md [INVENTORY= LIMIT=]
+	@$(PLAY) ansible/playbooks/pull_deploy.yml
 provision: ## bare servers become proven GPU hosts, docs/provisioning.md [INVENTORY= ARGS=--check]
 	@$(PLAY) ansible/playbooks/provision.yml
 test-hosts: ## prove your own GPU hosts, reading only [INVENTORY= PROVISION_LOCK=]

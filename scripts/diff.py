@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Mapping
 
 from stack import console, inputs
 from stack.effects import effects, service_hashes
-from stack.tree import Change, checksums, compare, read_tree
+from stack.tree import checksums, compare, read_tree, texts, unified
 
 
 def main() -> int:
@@ -26,23 +24,13 @@ def main() -> int:
         files = [{"path": change.path, "kind": change.kind} for change in changes]
         console.print_json({"files": files, "effects": parts})
     else:
-        for change in changes:
-            print("".join(_unified(change, old, new)), end="")
+        for one in texts(old, new):
+            print(unified(one, "applied", "planned"), end="")
         for part, effect in parts.items():
             print(f"{effect}: {part}")
         if not changes:
             print("No difference to what is applied.")
     return 0
-
-
-def _unified(change: Change, old: Mapping[str, bytes], new: Mapping[str, bytes]) -> list[str]:
-    if change.path == "plan.json":
-        return []  # the same facts as the other files, for machines
-    before, after = (
-        tree.get(change.path, b"").decode(errors="replace").splitlines(keepends=True) for tree in (old, new)
-    )
-    lines = list(difflib.unified_diff(before, after, f"applied/{change.path}", f"planned/{change.path}", n=2))
-    return [line if line.endswith("\n") else line + "\n" for line in lines]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from stack import console
 from stack.config.folders import state_dir
 from stack.config.load import load_config
-from stack.deploy import release
+from stack.deploy import provenance, release
 from stack.inputs import ROOT
 
 
@@ -40,9 +40,17 @@ def main() -> int:
     release.write(files, folder)
     packed.write_bytes(release.archive(files))
     config = load_config(folder / release.STACK)
+    commit, dirty = provenance.revision(ROOT)
     console.print_json(
         {
             "id": name,
+            "made": {
+                "commit": commit,
+                "dirty": dirty,
+                "who": provenance.who(),
+                "when": provenance.now(),
+                "common": release.release_id({path: file for path, file in files.items() if path != release.HOSTS}),
+            },
             "folder": str(folder),
             "archive": str(packed),
             "requirements": hashlib.sha256(files[release.REQUIREMENTS].content).hexdigest()[: release.ID_LENGTH],

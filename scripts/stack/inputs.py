@@ -12,10 +12,11 @@ from stack.config.fields import UNSAFE_IN_PATHS
 from stack.config.folders import absolute, model_dir, state_dir
 from stack.config.load import load_config
 from stack.config.schema import StackConfig
-from stack.deploy import host_state
+from stack.deploy import host_state, records
 from stack.deploy.host_state import HostState
 from stack.errors import InputError
 from stack.hardware import Host, is_fleet, save_hosts
+from stack.images.archive import ArchiveList
 from stack.images.choice import choose
 from stack.images.pins import Source
 from stack.images.source import remember as remember_source
@@ -41,6 +42,7 @@ class Inputs:
 
     places: of a fleet's engines, as its lock has them. only: the one host of a fleet that is asked for.
     told: what another host says of itself, where the plan is for that one; None: this box is looked at.
+    archive: the list of the image archive, where images come from one.
     """
 
     shown: str
@@ -56,6 +58,7 @@ class Inputs:
     places: Mapping[str, EnginePlace] = field(default_factory=dict)
     only: str | None = None
     told: HostState | None = None
+    archive: ArchiveList | None = None
 
     @property
     def state(self) -> Path:
@@ -137,11 +140,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("stack", type=Path, metavar="STACK", help="the stack file, such as stack.yaml")
     parser.add_argument("--hosts", type=Path, metavar="FILE", help="hosts file (default: this box and its idle GPUs)")
     parser.add_argument("--host", metavar="NAME", help="only this host of the hosts file")
-    parser.set_defaults(facts=None)
+    parser.set_defaults(facts=None, kept=None)
 
 
 def gather(arguments: argparse.Namespace) -> Inputs:
-    """Read and check all inputs. Raises InputError with every problem; changes nothing."""
+    """Read and check all inputs. Raises InputError with every problem; changes nothing.
+
+    arguments.facts: what another host says of itself. arguments.kept: the record of a release that is gone back to.
+    """
     shown = str(arguments.stack)
     _check_root()
     config = load_config(arguments.stack, shown)
@@ -150,7 +156,7 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     facts = told.facts if told else gather_facts(config, ROOT, shown)
     hosts = which_hosts(config, arguments, state)
     source = source_of(config.images, arguments.stack, ROOT, _source_file(config))
-    contents = told.archive if told else None
+    contents = told.archive if told else records.archive_of(arguments.kept)
     chosen = choose(ROOT, config.images, source, config.device, config.images_unwanted, contents)
     cordoned = told.cordoned if told else cordons.cordoned(state)
     needs = told.needs if told else needs_of(config, lambda model: model_dir(config, model, ROOT), shown)
@@ -160,6 +166,7 @@ def gather(arguments: argparse.Namespace) -> Inputs:
         fleet_lock.load(fleet_lock.lock_file(arguments.hosts)) if is_fleet(hosts) else {},
         arguments.host if is_fleet(hosts) else None,
         told,
+        chosen.contents,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from stack import api_keys, apply, certificates
 from stack.adjust import drained_tree, putting_back
 from stack.checks import Result, run_checks
 from stack.console import say
+from stack.deploy.activation import Activation, no_release
 from stack.deploy.shipped import mended_on_failure
 from stack.docker_host import connect
 from stack.downtime import refuse_downtime
@@ -29,14 +31,16 @@ from stack.secrets.copies import copies_of, keep_only
 from stack.smoke import gateway_checks, host_checks
 
 
-def up(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
+def up(arguments: argparse.Namespace, activation: Activation | None = None) -> tuple[Plan, list[str]]:
     """Bring the stack up and prove it. (plan, what was started, reloaded or removed).
 
-    Raises InputError before the first change, StackError after the running stack was put back.
+    activation: the release on a host that this brings up. Raises InputError before the first change, StackError after
+    the running stack was put back.
     """
     inputs = gather(arguments)
     client = connect()
-    with only_one(inputs.state, arguments.wait), mended_on_failure(arguments.shipped, inputs.live):
+    noted = activation.going_on(inputs.live, inputs.state / "shipped") if activation else nullcontext(no_release)
+    with only_one(inputs.state, arguments.wait), mended_on_failure(arguments.shipped, inputs.live), noted as finish:
         before = apply.look(inputs.config.name, inputs.live, client)
         with taking_turns(inputs.shared):
             inputs, plan, files = prepare(inputs, arguments, before, client)
@@ -45,6 +49,7 @@ def up(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
         certificates.keep_only(inputs.state, nginx_revision(files)["certificate"])
         _drop_old_secrets(inputs.state)
         remember(inputs, plan)
+        finish(plan, files, inputs.config, inputs.archive, client)
     return plan, done
 
 

@@ -51,9 +51,10 @@ def prepare(
     check_secrets(inputs.state, plan.gateway["api_keys"], inputs.config.gateway, ROOT)
     preflight.check(inputs, plan, client)
     remember(inputs, plan, failed_before=True)  # another stack must not choose the same GPUs meanwhile
-    made = store.provide(
+    # of a release that is gone back to every image is here, and none may come in its place
+    made = [] if arguments.kept else store.provide(
         ROOT, inputs.config.images, inputs.source, inputs.config.device, say, client, inputs.config.images_unwanted
-    )
+    )  # fmt: skip
     image_record.add(inputs.shared, made)
     preflight.check_image(inputs, plan, client)
     ensure_models(inputs.config, ROOT, say, inputs.shown)

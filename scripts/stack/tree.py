@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -49,6 +50,32 @@ def compare(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> list[Change]:
             kind = "added" if path not in old else "removed" if path not in new else "changed"
             changes.append(Change(path, kind, *unit_of(path)))
     return changes
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A file of two trees. kind: added, changed or removed."""
+
+    path: str
+    kind: str
+    before: bytes
+    after: bytes
+
+
+def texts(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> list[Texts]:
+    """What differs, for a person: without plan.json, which says for machines what the other files say."""
+    return [
+        Texts(change.path, change.kind, old.get(change.path, b""), new.get(change.path, b""))
+        for change in compare(old, new)
+        if change.path != "plan.json"
+    ]
+
+
+def unified(one: Texts, old: str, new: str) -> str:
+    """The difference of a file as text. old, new: names of the two trees."""
+    before, after = (side.decode(errors="replace").splitlines(keepends=True) for side in (one.before, one.after))
+    lines = difflib.unified_diff(before, after, f"{old}/{one.path}", f"{new}/{one.path}", n=2)
+    return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
 
 
 def checksums(files: Mapping[str, bytes]) -> dict[str, str]:

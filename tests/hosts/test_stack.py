@@ -114,3 +114,13 @@ def test_it_answers_completions(host: Any, state: str) -> None:
     assert state
     done = host.run(f"{CURRENT}/.venv/bin/python {CURRENT}/scripts/smoke.py {CURRENT}/stack.yaml")
     assert done.rc == 0, done.stdout + done.stderr
+
+
+def test_the_release_that_runs_is_recorded_with_images_that_are_here(host: Any, plan: dict[str, Any]) -> None:
+    release = host.file(CURRENT).linked_to.rsplit("/", 1)[1]
+    record = json.loads(host.file(f"{ROOT}/releases/{release}.json").content_string)
+    assert record["id"] == release
+    assert record["applied"]
+    here = set(host.check_output("docker images --all --no-trunc --quiet").split())
+    assert set(record["images"].values()) <= here
+    assert {engine["image"] for engine in plan["engines"]} <= record["images"].keys()

@@ -14,6 +14,7 @@ from ansible.plugins.loader import filter_loader, init_plugin_loader
 from ansible.template import Templar, trust_as_template
 from package_plan import locked_packages, system_key
 
+from stack.pull import settings
 from stacks import ROOT
 
 ANSIBLE = ROOT / "ansible"
@@ -317,3 +318,30 @@ def test_the_unit_waits_for_docker_gpus_and_the_models_disk() -> None:
     assert unit["Requires"] == ["docker.service"]
     assert unit["RequiresMountsFor"] == ["/opt/vllm-onprem", "/var/lib/vllm-onprem/stack", "/nfs/m"]
     assert "/s/stacks/fleet/live/compose.yaml" in [entry for key, entry in fields if key == "ConditionPathExists"]
+
+
+PULL: dict[str, Any] = {
+    "pull_deploy_url": "git@git.example.org:stack.git", "pull_deploy_tags": "v*", "pull_deploy_interval": "600",
+    "pull_deploy_environment": {"PIP_INDEX_URL": 'https://m.example.org/a%20"b'},
+}  # fmt: skip
+
+
+def test_what_a_host_pulls_is_what_the_program_reads(tmp_path: Path) -> None:
+    said = value(scope("debian12", "pull_deploy", **PULL), "__pull_deploy_said | to_nice_yaml")
+    path = tmp_path / "pull.yaml"
+    path.write_text(said)
+    found = settings.load(path)
+    assert (found.url, found.branch, found.tags) == ("git@git.example.org:stack.git", None, "v*")
+    assert (found.host, found.interval, found.not_before) == ("gpu1", 600, None)
+    # of defaults that both have
+    assert found.attempts == loaded(ANSIBLE / "roles/pull_deploy/defaults/main.yml")["pull_deploy_attempts"]
+
+
+def test_the_timer_starts_the_program_of_the_release_that_runs() -> None:
+    templar = scope("debian12", "pull_deploy", **PULL)
+    service = rendered(templar, "pull_deploy/templates/vllm-onprem-pull.service.j2").splitlines()
+    program = "/opt/vllm-onprem/current/scripts/pull.py /etc/vllm-onprem/pull.yaml"
+    assert f"ExecStart=/opt/vllm-onprem/current/.venv/bin/python {program}" in service
+    assert r'Environment="PIP_INDEX_URL=https://m.example.org/a%%20\"b"' in service
+    timer = rendered(templar, "pull_deploy/templates/vllm-onprem-pull.timer.j2").splitlines()
+    assert {"OnUnitInactiveSec=600", "RandomizedDelaySec=120"} <= set(timer)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from stack.deploy.records import Made
+from stack.hardware import Host, save_hosts
 from stacks import ROOT
 from unit.conftest import WriteStack
 
@@ -52,7 +54,8 @@ def test_an_argument_that_it_does_not_know_is_exit_code_2(
     assert "usage:" in err
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+# pull.py has a file of its own, and no stack file: that is in the repository
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "pull.py"])
 def test_a_wrong_stack_file_is_exit_code_2_and_one_message(
     name: str, write_stack: WriteStack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,3 +124,30 @@ def test_a_stack_that_was_never_applied_is_told_as_such(
     code, out, err = run(monkeypatch, capsys, name, str(stack))
     assert (code, out) == (2, "")
     assert "make up" in err
+
+
+def test_a_release_says_where_it_is_from_and_what_all_hosts_have_in_common(
+    stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts = tmp_path / "hosts.yaml"
+    save_hosts(hosts, (Host(name="h1"), Host(name="h2")))
+    monkeypatch.setenv("STACK_RELEASED_BY", "alice")
+    said = []
+    for name in ("h1", "h2"):
+        options = ["--hosts", str(hosts), "--host", name, "--state", "/s", "--output", str(tmp_path / "out")]
+        code, out, _ = run(monkeypatch, capsys, "release.py", str(stack), *options)
+        assert code == 0
+        said.append(json.loads(out))
+    assert said[0]["id"] != said[1]["id"]
+    assert said[0]["made"]["common"] == said[1]["made"]["common"]
+    assert said[0]["made"]["who"] == "alice"
+    assert Made.model_validate(said[0]["made"])
+
+
+@pytest.mark.parametrize("name", ["activate.py", "rollback.py", "releases.py", "history.py"])
+def test_what_is_for_hosts_says_so_in_a_checkout(
+    name: str, stack: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(monkeypatch, capsys, name, str(stack))
+    assert (code, out) == (2, "")
+    assert "INVENTORY=" in err

@@ -101,6 +101,26 @@ def test_only_old_images_that_this_project_brought_and_nothing_needs(found: Inpu
     assert names(found, client, Ages(days=50_000)) == []
 
 
+def test_what_a_release_that_is_kept_needs_stays(found: Inputs) -> None:
+    pins = load_pins(ROOT)
+    found.shared.mkdir(parents=True)
+    model, adapter = fetched(found, "org--before/main"), fetched(found, "org--adapter/main")
+    gone = fetched(found, "org--gone/main")
+    engines = [{"model_dir": str(model), "adapter_dirs": [str(adapter)], "image": "sha256:engine", "name": "e"}]
+    applied(found, "vllm-onprem", "releases/0123456789abcdef", engines=engines, images={"nginx": "nginx:1.29.0"})
+    image_record.add(found.shared, ["nginx:1.29.0", "nginx:1.28.0"])
+    known = json.loads((found.shared / "images-made.json").read_text())
+    (found.shared / "images-made.json").write_text(json.dumps(dict.fromkeys(known, OLD)))
+    client = engine("nginx:1.29.0", "nginx:1.28.0", built_reference(ROOT, pins, "nginx"))
+    # of an archive: the plan has the ID, Docker the tag that the archive gave it
+    carried: Any = SimpleNamespace(
+        id="sha256:engine", tags=["vllm-onprem/vllm-cpu:0.31.0-0123456789ab"],
+        attrs={"Created": "2020-01-01T00:00:00Z", "Size": 5},
+    )  # fmt: skip
+    client.images.list().append(carried)
+    assert names(found, client) == ["nginx:1.28.0", str(gone)]
+
+
 def test_models_that_a_stack_names_or_that_no_fetch_brought_stay(found: Inputs) -> None:
     gone, planned = fetched(found, "org--gone/main"), fetched(found, "org--planned/unpinned")
     others, cordoned = fetched(found, "org--others/main"), fetched(found, "org--cordoned/main")

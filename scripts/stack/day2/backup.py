@@ -24,7 +24,7 @@ from stack.inputs import ROOT, Place
 from stack.locks import only_one
 
 # Made anew by `make up`, or of no use without what ran: everything else in the stack's folder is kept.
-LEFT_OUT = ("cache", "checked", "evidence", "live", "lock", "proven", "textfile")
+LEFT_OUT = ("cache", "checked", "evidence", "live", "lock", "proven", "releases", "shipped", "textfile")
 REPLACED = "replaced-"  # what a restore put aside
 
 

@@ -17,12 +17,12 @@ from typing import Any, Literal
 import docker
 
 from stack import image_record
-from stack.config.folders import model_dir
 from stack.errors import StackError
 from stack.images.choice import BUILT, base_reference, built_reference
 from stack.images.pins import load_pins
 from stack.inputs import ROOT, Inputs
 from stack.models import lock as models_lock
+from stack.models.parts import parts_of
 from stack.plan.types import Plan
 
 DAY = 86400.0
@@ -85,6 +85,8 @@ def unused_images(
     needed |= {engine["image"] for plan in kept for engine in (*plan["engines"], *plan.get("cordoned", ()))}
     needed |= {built_reference(ROOT, pins, name) for name in pins.builds}
     needed |= {base_reference(ROOT, build.suite) for build in pins.builds.values()}
+    # of an archive's images a plan names the IDs, whatever tags they have
+    named = {reference for reference in needed if reference.startswith("sha256:")}
     # tags: an engine names an image that it pulled by digest without it
     needed = {_tag(reference) for reference in needed}
     record = {_tag(reference): when for reference, when in image_record.read(found.shared).items()}
@@ -93,7 +95,7 @@ def unused_images(
         for tag in image.tags:
             ours = tag in record or tag.startswith(f"{BUILT}/")
             since = _age(max(record.get(tag, 0.0), _unix(image.attrs.get("Created"))))
-            if ours and tag not in needed and image.id not in in_use and since > ages.days:
+            if ours and tag not in needed and image.id not in in_use | named and since > ages.days:
                 yield Unused("image", tag, int(image.attrs["Size"]), since, "no stack names it")
 
 
@@ -104,8 +106,9 @@ def _tag(reference: str) -> str:
 def unused_models(found: Inputs, kept: Sequence[dict[str, Any]], ages: Ages, now: float) -> Iterator[Unused]:
     """Fetched models that no plan and no stack file names, and fetches that nobody went on with."""
     folder = found.shared / "models"
-    needed = {engine["model_dir"] for plan in kept for engine in (*plan["engines"], *plan.get("cordoned", ()))}
-    needed |= {str(model_dir(found.config, model, ROOT)) for model in found.config.models}
+    engines = [engine for plan in kept for engine in (*plan["engines"], *plan.get("cordoned", ()))]
+    needed = {path for engine in engines for path in (engine["model_dir"], *engine.get("adapter_dirs", ()))}
+    needed |= {str(part.folder) for part in parts_of(found.config, ROOT)}
     for name, entry in sorted(models_lock.read(found.shared / "models.lock").items()):
         path = folder / name
         days = (now - _unix(entry.get("fetched"))) / DAY

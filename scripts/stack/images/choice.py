@@ -29,12 +29,13 @@ class Named:
 class Chosen:
     """references: role -> what Docker is asked for. pinned: role -> what that is.
 
-    built: the images come from compose/images/, maybe by way of an archive.
+    built: the images come from compose/images/, maybe by way of an archive. contents: the list of that archive.
     """
 
     references: dict[str, str]
     pinned: dict[str, Named]
     built: bool
+    contents: ArchiveList | None = None
 
 
 def choose(
@@ -64,7 +65,7 @@ def choose(
     _check(path, contents, root, pins, device)
     images = {role: contents.images[role] for role in (pins.buildable(device) if contents.built else pins.of(device))}
     pinned = {role: Named(image.name, image.digest) for role, image in images.items()}
-    return Chosen({role: image.id for role, image in images.items()}, pinned, contents.built)
+    return Chosen({role: image.id for role, image in images.items()}, pinned, contents.built, contents)
 
 
 def archive_path(root: Path, settings: Images) -> Path:

@@ -73,4 +73,22 @@ ALERTS = (
         "`chronyc sources -v`: its time servers have to be reached, and to agree.",
         "0.05 s: node-mixin's NodeClockSkewDetected",
     ),
+    Alert(
+        "PullDeployFailing",
+        "node_pull_deploy_success == 0",
+        60 * MINUTE,
+        "ticket",
+        "{{ $labels.host }} has not deployed what its repository says for an hour (success is {{ $value }})",
+        "`journalctl -u vllm-onprem-pull` there: not signed, older, out of reach, or it failed. What ran serves on.",
+        "an hour: four pulls at the default interval; a repository that is away for one is no matter",
+    ),
+    Alert(
+        "PullDeployStale",
+        "time() - node_pull_deploy_last_run_timestamp_seconds > 4 * node_pull_deploy_interval_seconds + 14400",
+        10 * MINUTE,
+        "ticket",
+        "{{ $labels.host }} has not pulled for {{ $value | humanizeDuration }}",
+        "`systemctl list-timers vllm-onprem-pull.timer` there; `systemctl status vllm-onprem-pull` if one hangs.",
+        "four intervals beside the 4 hours that a deploy may take (TimeoutStartSec of its unit)",
+    ),
 )

@@ -1,0 +1,150 @@
+"""Releases on a server: gone back to under load, listed, compared, refused where something is gone, the oldest removed.
+
+Long: make test-hosts-matrix. Written, not run yet: README.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.bed import STACK, STATE, Controller, Servers, StackHost
+
+MODELS = f"{STATE.rsplit('/', 2)[0]}/models"
+# Answers that clients of the load have before and after each change.
+REQUESTS, SECONDS = 250, 900
+ENGINES = ["engine-toy-0", "engine-toy-1"]
+
+
+@pytest.fixture(scope="module")
+def host(servers: Servers, controller: Controller) -> Iterator[StackHost]:
+    made = servers.host("releases")
+    run = controller.play("docker.yml", made)
+    assert run.code == 0, run.failures() + run.text
+    yield made
+    servers.remove(made)
+
+
+def deploy(controller: Controller, host: StackHost, seed: int, **options: Any) -> None:
+    """A release of its own: the same stack with another flag of its engines."""
+    run = controller.play("deploy.yml", host, stack=seeded(seed), **options)
+    assert run.code == 0, run.failures() + run.text
+
+
+def seeded(seed: int) -> dict[str, Any]:
+    (model,) = STACK["models"]
+    return {"models": [{**model, "extra_args": [*model["extra_args"], "--seed", str(seed)]}]}
+
+
+def seed_of(host: StackHost) -> str:
+    return host.sh(f"grep -A1 -- --seed {STATE}/live/compose.yaml")
+
+
+def releases(host: StackHost, script: str, *arguments: str) -> dict[str, Any]:
+    """What a program of the host's current release says as JSON."""
+    current = "/opt/vllm-onprem/current"
+    command = f"{current}/.venv/bin/python {current}/scripts/{script}.py {current}/stack.yaml --json"
+    found: dict[str, Any] = json.loads(host.sh(" ".join([command, *arguments])))
+    return found
+
+
+def test_a_rollback_needs_no_stack_file_and_fails_no_request(
+    host: StackHost, controller: Controller, tmp_path: Path
+) -> None:
+    deploy(controller, host, 11)
+    deploy(controller, host, 12)
+    known = releases(host, "releases")
+    new, old = (each["id"] for each in known["releases"][:2])
+    assert known["running"] == new
+    before = host.containers()
+    nothing: dict[str, Any] = {"stack_file": "/nowhere/stack.yaml", "stack_build": "/nowhere"}
+    with host.load(tmp_path) as load:
+        load.wait_for(REQUESTS, SECONDS)
+        run = controller.play("rollback.yml", host, **nothing)
+        load.wait_for(REQUESTS, SECONDS)
+    print(f"rollback: {run.seconds:.0f} s, n=1\n{load.table()}")
+    assert run.code == 0, run.failures() + run.text
+    assert host.restarted(before) == ENGINES
+    assert load.failures("whole") + load.failures("stream") == []
+    assert "11" in seed_of(host)
+    found = releases(host, "releases")["releases"]
+    assert (found[0]["id"], found[0]["running"], found[0]["how"]) == (old, True, "rollback")
+
+    changed = releases(host, "history")
+    assert (changed["from"]["id"], changed["to"]["id"]) == (new, old)
+    assert changed["effects"] == dict.fromkeys(ENGINES, "recreate")
+    assert {"stack.yaml", "compose.yaml"} <= {each["path"] for each in changed["files"]}
+
+    again = controller.play("rollback.yml", host, **nothing)
+    assert again.code == 0, again.failures() + again.text
+    assert releases(host, "releases")["running"] == new, "back to where the first rollback came from"
+
+
+def test_a_rollback_on_the_host_needs_no_controller(host: StackHost, controller: Controller) -> None:
+    deploy(controller, host, 13)
+    deploy(controller, host, 14)
+    known = releases(host, "releases")["releases"]
+    told = releases(host, "rollback", f"--to={known[1]['id'][:8]}")
+    assert (told["release"], told["became_current"]) == (known[1]["id"], True)
+    assert host.completion() == 200
+
+
+def test_after_a_deploy_that_was_killed_a_rollback_goes_to_what_ran_before_it(
+    host: StackHost, controller: Controller, tmp_path: Path
+) -> None:
+    deploy(controller, host, 15)
+    ran = releases(host, "releases")["running"]
+    with host.load(tmp_path) as load:
+        load.wait_for(10, 60)
+        cut = controller.play("deploy.yml", host, stack=seeded(16), kill_at="Apply the release and prove it")
+        assert cut.code == -9
+        half = f"grep -A1 -- --seed {STATE}/live/compose.yaml | grep -q 16"
+        host.sh(f"for _ in $(seq 300); do {half} && exit 0; sleep 0.2; done; exit 1")
+        host.sh("pkill -9 -f 'scripts/[a]ctivate.py'")  # while its engines are replaced; put_back has no chance
+        run = controller.play("rollback.yml", host)
+        load.wait_for(10, 60)
+    print(f"rollback of a deploy that was killed: {run.seconds:.0f} s, n=1\n{load.table()}")
+    assert run.code == 0, run.failures() + run.text
+    assert load.failures("whole") + load.failures("stream") == []
+    now = releases(host, "releases")
+    assert (now["running"], now["cut_off"]) == (ran, None)
+    assert "15" in seed_of(host)
+
+
+def test_a_rollback_to_what_is_not_there_is_refused_and_nothing_is_touched(
+    host: StackHost, controller: Controller
+) -> None:
+    deploy(controller, host, 17)
+    before = host.containers()
+    run = controller.play("rollback.yml", host, "-e", "rollback_to=0000")
+    assert run.code != 0
+    assert "no release of this id" in run.failures()
+    old = releases(host, "releases")["releases"][1]["id"]
+    host.sh(f"mv {MODELS} /var/lib/vllm-onprem/aside")
+    try:
+        run = controller.play("rollback.yml", host)
+    finally:
+        host.sh(f"mv /var/lib/vllm-onprem/aside {MODELS}")
+    assert run.code != 0
+    assert f"release {old}" in run.failures()
+    assert "is not on this host any more" in run.failures()
+    assert host.restarted(before) == []
+
+
+def test_the_last_releases_stay_and_garbage_collection_leaves_what_they_need(
+    host: StackHost, controller: Controller
+) -> None:
+    for seed in range(20, 24):
+        deploy(controller, host, seed, stack_keep_releases=2)
+    kept = [each["id"] for each in releases(host, "releases")["releases"]]
+    assert len(kept) == 2
+    assert sorted(host.sh("ls -d /opt/vllm-onprem/releases/*/").split()) == sorted(
+        f"/opt/vllm-onprem/releases/{name}/" for name in kept
+    )
+    releases(host, "collect_garbage", "--hosts=/opt/vllm-onprem/current/hosts.yaml", "--days=0")
+    told = releases(host, "rollback", "--dry-run")
+    assert told["release"] == kept[1]
