@@ -12,7 +12,7 @@ from stack.config.fields import UNSAFE_IN_PATHS
 from stack.config.folders import absolute, model_dir, state_dir
 from stack.config.load import load_config
 from stack.config.schema import StackConfig
-from stack.deploy import host_state
+from stack.deploy import fleet_state, host_state
 from stack.deploy.host_state import HostState
 from stack.errors import InputError
 from stack.hardware import Host, is_fleet, save_hosts
@@ -40,7 +40,8 @@ class Inputs:
     """One stack file and what it is planned with. shown: its name in messages. cordoned: GPUs not to be used.
 
     places: of a fleet's engines, as its lock has them. only: the one host of a fleet that is asked for.
-    told: what another host says of itself, where the plan is for that one; None: this box is looked at.
+    told: what another host says of itself, where the plan is for that one, or all hosts of a fleet together; None: this
+    box is looked at.
     """
 
     shown: str
@@ -145,7 +146,7 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     shown = str(arguments.stack)
     _check_root()
     config = load_config(arguments.stack, shown)
-    told = host_state.load(arguments.facts, config) if arguments.facts else None
+    told = _told(arguments.facts, config, shown) if arguments.facts else None
     state = state_dir(config, ROOT)
     facts = told.facts if told else gather_facts(config, ROOT, shown)
     hosts = which_hosts(config, arguments, state)
@@ -161,6 +162,12 @@ def gather(arguments: argparse.Namespace) -> Inputs:
         arguments.host if is_fleet(hosts) else None,
         told,
     )  # fmt: skip
+
+
+def _told(facts: Path, config: StackConfig, shown: str) -> HostState:
+    if facts.is_dir():
+        return fleet_state.merged(fleet_state.load_all(facts, config), shown)
+    return host_state.load(facts, config)
 
 
 def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None:
