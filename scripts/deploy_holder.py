@@ -14,7 +14,7 @@ from stack.deploy import holder
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog="example: scripts/deploy_holder.py --is-dead ctl/b/1/2"
+        description=__doc__, epilog="example: scripts/deploy_holder.py --is-dead a/b/c/d/1/2"
     )
     parser.add_argument("--is-dead", metavar="HOLDER", help="say whether this one is a process here that is no more")
     arguments = parser.parse_args()

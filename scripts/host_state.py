@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 from stack import certificates, console
@@ -42,14 +43,15 @@ def main() -> int:
     made: list[str] = []
     if arguments.roles:
         roles = arguments.roles.split(",")
-        if "gateway" in roles and config.gateway.tls and arguments.make_secrets:
-            certificates.check_own(config.gateway, ROOT, shown)
-            with only_one(state, arguments.wait):
+        # what an earlier deploy still does here comes to its end first
+        with only_one(state, arguments.wait) if arguments.make_secrets else nullcontext():
+            if "gateway" in roles and config.gateway.tls and arguments.make_secrets:
+                certificates.check_own(config.gateway, ROOT, shown)
                 name, new = certificates.ensure(state, config.gateway, ROOT)
                 made = [f"certificate {name}"] if new else []
-        if "engines" not in roles:
-            config = config.model_copy(update={"models": ()})  # their files are where they are served
-        console.print_json({**tell(config, arguments.host, ROOT, shown, connect()), "made": made})
+            if "engines" not in roles:
+                config = config.model_copy(update={"models": ()})  # their files are where they are served
+            console.print_json({**tell(config, arguments.host, ROOT, shown, connect()), "made": made})
         return 0
     if arguments.make_secrets:
         if os.geteuid() != 0:

@@ -40,7 +40,7 @@ def main() -> int:
     arguments.facts.mkdir(parents=True, exist_ok=True)
     found = inputs.gather(arguments)
     refuse_unpinned(found.source, found.images)
-    plans = [plan for plan, _ in found.fleet()]
+    plans = [fleet_deploy.as_sent(plan) for plan, _ in found.fleet()]
     if arguments.place and places_of(plans) != dict(found.places):
         fleet_lock.save(arguments.lock, places_of(plans))
         raise InputError(str(arguments.lock), "it is written now: look at it, commit it, and deploy again")

@@ -51,7 +51,7 @@ def up(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
 
     Raises InputError before the first change, StackError after what ran was put back.
     """
-    inputs, plan, client = _begin(arguments)
+    inputs, plan, client = begin(arguments)
     with only_one(inputs.state, arguments.wait), mended_on_failure(arguments.shipped, inputs.live):
         # what the deploy has taken out of its pools is in the new ones, or gone
         drains.save_replacing(inputs.state, ())
@@ -72,7 +72,7 @@ def act(arguments: argparse.Namespace) -> list[str]:
     prepare: all that what runs does not notice. start, replace, stop: arguments.engine. retire: stop what has no place
     here any more.
     """
-    inputs, plan, client = _begin(arguments)
+    inputs, plan, client = begin(arguments)
     with only_one(inputs.state, arguments.wait), mended_on_failure(arguments.shipped, inputs.live):
         before = apply.look(plan.project, inputs.live, client)
         if arguments.action == "retire":
@@ -84,13 +84,14 @@ def act(arguments: argparse.Namespace) -> list[str]:
             with taking_turns(inputs.shared):
                 _prepare(inputs, plan, arguments.shipped, before, client)
             return []
-        files = _rendered(inputs, plan, arguments.shipped)
+        files = rendered(inputs, plan, arguments.shipped)
         return [renew_one(plan, inputs.state, files, arguments.engine, client)]
 
 
-def _begin(arguments: argparse.Namespace) -> tuple[Inputs, Plan, docker.DockerClient]:
+def begin(arguments: argparse.Namespace) -> tuple[Inputs, Plan, docker.DockerClient]:
     """What is needed of the inputs, the plan that was sent, and Docker's client."""
     shown = str(arguments.stack)
+    config = load_config(arguments.stack, shown)
     path = arguments.shipped / "plan.json"
     try:
         plan = plan_from(json.loads(path.read_text()))
@@ -100,7 +101,6 @@ def _begin(arguments: argparse.Namespace) -> tuple[Inputs, Plan, docker.DockerCl
         raise StackError(f"{path} is damaged or of another version: deploy again") from None
     if plan.fleet is None or plan.host != arguments.host:
         raise InputError(str(path), f"it is of host {plan.host!r}, and {arguments.host!r} of a fleet is asked for")
-    config = load_config(arguments.stack, shown)
     source = source_of(config.images, arguments.stack, ROOT, Path(plan.state_dir) / "images.yaml")
     hosts = load_hosts(arguments.hosts)
     built = not plan.nginx_loads_modules
@@ -125,7 +125,7 @@ def _prepare(
     preflight.check(inputs, plan, client)
     make_present(inputs, _served_here(inputs.config, plan), plan, client)
     _provide(inputs, plan, client)
-    files = _rendered(inputs, plan, shipped)
+    files = rendered(inputs, plan, shipped)
     check_tree(inputs, plan, files, before, client)
     return files
 
@@ -174,7 +174,7 @@ def kept_certificate(inputs: Inputs, plan: Plan) -> str | None:
     return found[-1].stem
 
 
-def _rendered(inputs: Inputs, plan: Plan, shipped: Path) -> dict[str, bytes]:
+def rendered(inputs: Inputs, plan: Plan, shipped: Path) -> dict[str, bytes]:
     certificate = certificates.current(inputs.state, inputs.config.gateway, ROOT)
     state = kept_state.load(inputs.state, plan.gateway["api_keys"], certificate)
     # what a deploy has out while it replaces it is no part of the tree

@@ -21,8 +21,9 @@ BALANCERS = ("haproxy", "haproxy-standby")
 def take_out(place: Place, replica: str, client: docker.DockerClient) -> bool:
     """No new request to this replica; whether this gateway knows it at all.
 
-    Kept until put_back(): another change of this gateway meanwhile does not let requests in again. Raises InputError: it
-    is the last that serves.
+    Kept until put_back(): another change of this gateway meanwhile does not let requests in again.
+
+    Raises InputError: it is the last that serves.
     """
     plan = adjust.applied_plan(place.live)
     pool = _pool_of(plan, replica)

@@ -1,4 +1,4 @@
-"""The order in which a fleet's engines are started, replaced and stopped, as tables; and by property: never the last."""
+"""The order in which a fleet's engines are started, replaced and stopped, as tables; by property: never the last."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def host(name: str, running: dict[str, str], wanted: dict[str, str], **start_sec
     """Engines by name, each `hash[:gpu,gpu[:port]]`; a running one whose hash starts with `-` does not serve."""
 
     def parts(text: str) -> tuple[str, tuple[str, ...], int]:
-        version, gpus, port = (text.split(":") + ["", ""])[:3]
+        version, gpus, port = [*text.split(":"), "", ""][:3]
         return version, tuple(filter(None, gpus.split(","))), int(port or 0)
 
     def runs(text: str) -> RunningEngine:
@@ -89,7 +89,9 @@ def told(steps: list[Step]) -> list[str]:
             ["h1 replace a-0 alone 120", "h2 start a-1"],
             id="a new replica is no spare, as no gateway knows it",
         ),
-        pytest.param([host("h1", {"a-0": "-1"}, {"a-0": "2"})], "", ["h1 replace a-0"], id="nobody misses a broken one"),
+        pytest.param(
+            [host("h1", {"a-0": "-1"}, {"a-0": "2"})], "", ["h1 replace a-0"], id="nobody misses a broken one"
+        ),
         pytest.param(
             [host("h1", {"a-0": "1:x"}, {"b-0": "1:x"})],
             "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -13,9 +14,12 @@ from stack.effects import effects, service_hashes
 from stack.errors import InputError, Problem
 from stack.plan.fleet import places_of
 from stack.plan.places import EnginePlace
-from stack.plan.types import Plan
+from stack.plan.types import Plan, plan_from
 from stack.roll import DEFAULT_START_SECONDS
 from stack.tree import checksums
+
+# Seconds of an engine that is not in the plan any more, and of everything beside waiting for engines.
+LONGEST_STOP, SLACK = 900, 120
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,11 @@ class HostDeploy:
     files: Mapping[str, bytes]
     hashes: Mapping[str, str]
     told: HostState
+
+
+def as_sent(plan: Plan) -> Plan:
+    """A plan as its plan.json holds it: a host renders from that one, and what both render has to be the same bytes."""
+    return plan_from(json.loads(json.dumps(plan.as_dict(), sort_keys=True)))
 
 
 def with_hashes(trees: Sequence[tuple[Plan, Mapping[str, bytes]]], told: Mapping[str, HostState]) -> list[HostDeploy]:
@@ -40,10 +49,13 @@ def with_hashes(trees: Sequence[tuple[Plan, Mapping[str, bytes]]], told: Mapping
 
 def told_of(hosts: Sequence[HostDeploy]) -> dict[str, Any]:
     """What the playbook does, as plain data: steps in their order, and for each host its roles, effects and engines to
-    be stopped last. running: whether it has a tree of this stack by now.
+    be stopped last. seconds: that a step may take. running: whether a host has a tree of this stack by now.
     """
     return {
-        "steps": [asdict(step) for step in steps_of(hosts)],
+        "steps": [
+            {**asdict(step), "number": number, "seconds": _seconds(step, hosts)}
+            for number, step in enumerate(steps_of(hosts), 1)
+        ],
         "hosts": {
             host.plan.host: {
                 "roles": list(host.plan.fleet.roles if host.plan.fleet else ()),
@@ -80,6 +92,14 @@ def refuse_other_places(plans: Sequence[Plan], locked: Mapping[str, EnginePlace]
             lock, f"it does not say where all of these engines run now: {some}. `make place HOSTS=` writes it, or where"
             " only the hosts have the models, ARGS='-e fleet_place=true'. Look at it, commit it, and deploy again"
         )  # fmt: skip
+
+
+def _seconds(step: Step, hosts: Sequence[HostDeploy]) -> int:
+    """Requests in flight done, stopped, started - and where that fails, the same for the one before."""
+    plan = next(host.plan for host in hosts if host.plan.host == step.host)
+    engine = next((engine for engine in plan.engines if engine.name == step.engine), None)
+    start, stop = (engine.startup_timeout, engine.stop_grace) if engine else (0, LONGEST_STOP)
+    return int(plan.gateway["request_timeout"]) + 2 * (start + stop) + SLACK
 
 
 def _gap(step: Step) -> str:

@@ -60,7 +60,7 @@ def _here(process: int, proc: Path, machine: Path) -> Holder:
     space = proc / "self/ns/pid"
     return Holder(
         platform.node(), _text(machine), _text(proc / "sys/kernel/random/boot_id"),
-        os.readlink(space) if space.is_symlink() else "", process, _stat(process, proc)[1],
+        str(space.readlink()) if space.is_symlink() else "", process, _stat(process, proc)[1],
     )  # fmt: skip
 
 

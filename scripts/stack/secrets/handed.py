@@ -1,13 +1,12 @@
-"""The secrets of a fleet: made once, on the controller; each host that needs them gets the same copies, and no other does.
+"""The secrets of a fleet: made once, on the controller; each host that needs them gets the same copies.
 
 A host makes none of its own: two engines' keys would be two fleets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from stack.config.schema import StackConfig
 from stack.errors import StackError
@@ -24,7 +23,7 @@ VAULT = b"$ANSIBLE_VAULT;"
 def handed_to(roles: Collection[str], config: StackConfig, pair: str | None) -> list[str]:
     """Paths below the state folder that a host of these roles gets.
 
-    pair: name of the gateway's self-signed certificate; None where it is the user's own, on the gateway hosts by itself.
+    pair: name of the gateway's self-signed certificate; None where it is the user's own, which gateway hosts have.
     """
     found = [ENGINE_KEY]
     if "gateway" in roles:
@@ -75,12 +74,6 @@ def is_encrypted(path: Path) -> bool:
     """Whether a file of the controller is a vault: Ansible decrypts it on its way to the hosts."""
     with path.open("rb") as file:
         return file.read(len(VAULT)) == VAULT
-
-
-def matching(wanted: Sequence[str], given: Mapping[str, Any], state: str) -> list[str]:
-    """Keys of `stack_files` that name one of the wanted paths; relative ones start at the hosts' state folder."""
-    places = {str(PurePosixPath(state) / path) for path in wanted}
-    return [path for path in given if str(PurePosixPath(state) / path) in places]
 
 
 def _key(name: str) -> str:
