@@ -1,4 +1,4 @@
-"""Replicas out of the pools of a gateway host and back, and one engine of a host replaced, with stand-ins for Docker."""
+"""Replicas out of the pools of a gateway host and back, one engine of a host replaced; with stand-ins for Docker."""
 
 from __future__ import annotations
 
