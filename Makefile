@@ -107,6 +107,8 @@ test-hosts: ## prove your own GPU hosts, reading only [INVENTORY= PROVISION_LOCK
 	@scripts/setup.sh dev && ANSIBLE_CONFIG=ansible/ansible.cfg PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON) -m pytest --verbose tests/hosts --hosts=ansible://gpu_nodes --ansible-inventory="$(INVENTORY)"
 test-hosts-matrix: ## the long matrix of the host roles and of deploys, on test hosts in containers
 	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s tests/provision tests/deploy
+test-fleet: ## the long matrix of a fleet: deploys under load, on test hosts in containers
+	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s tests/fleet
 bench-plan: ## time and memory of plan and render, for 1 host, for 200, and for a fleet of them
 	@scripts/setup.sh venv && PYTHONPATH=scripts $(PYTHON) tests/bench_plan.py
 bench-gateway: ## latency and req/s of the gateway beside its peers, on a stub engine [ARGS=]

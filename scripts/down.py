@@ -11,6 +11,7 @@ import docker
 
 from stack import adjust, console, inputs
 from stack.docker_host import connect, containers
+from stack.errors import InputError
 from stack.inputs import Place
 from stack.locks import only_one
 from stack.put_back import stop
@@ -42,7 +43,11 @@ def main() -> int:
 
 def drain(place: Place, limit: float, client: docker.DockerClient) -> None:
     """No replica gets a new request: the gateway says 503. Gone with the next `make up`, as nobody decided it."""
-    names = frozenset(engine.name for engine in adjust.applied(place.live).engines)
+    plan = adjust.applied(place.live)
+    if plan.fleet:
+        what = "it is of a fleet, and its gateways are not asked here: `make drain` on them, and without --drain here"
+        raise InputError("--drain", what)
+    names = frozenset(engine.name for engine in plan.engines)
     adjust.adjust(place.project, place.state, inputs.ROOT, client, lambda state: replace(state, drained=names))
     ends = time.monotonic() + limit
     for name in sorted(names):

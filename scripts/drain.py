@@ -6,12 +6,16 @@ from __future__ import annotations
 import argparse
 import os
 
+import docker
+
 from stack import adjust, console, drains, inputs
 from stack.docker_host import condition, connect, containers
 from stack.errors import InputError
 from stack.locks import only_one
 from stack.observe import silences
+from stack.plan.types import Plan
 from stack.roll import wait_until_idle
+from stack.smoke import in_pools
 
 
 def main() -> int:
@@ -33,8 +37,7 @@ def main() -> int:
         if pool is None:
             raise InputError(name, f"no such replica; there are: {', '.join(engine.name for engine in plan.engines)}")
         drained = drains.drained(place.state)
-        running = containers(client, place.project)
-        serving = {other for other in pool.engines if other in running and condition(running[other]) == "healthy"}
+        serving = set(pool.engines) & _serving(plan, client)
         if not (arguments.undo or serving - drained - {name} or os.environ.get("ALLOW_DOWNTIME")):
             what = f"no other replica serves {pool.served_model_name}; with ALLOW_DOWNTIME=1 it is drained anyway"
             raise InputError(name, what)
@@ -44,7 +47,9 @@ def main() -> int:
             silences.end(plan.as_dict(), name)
         else:
             silences.silence(plan.as_dict(), name, silences.DRAIN_SECONDS, "drained")
-    left = 0.0 if arguments.undo else wait_until_idle(place.project, name, arguments.timeout, client)
+    server = plan.fleet.servers.get(name) if plan.fleet else None
+    where = f"{server.address}:{server.port}" if server else None
+    left = 0.0 if arguments.undo else wait_until_idle(place.project, name, arguments.timeout, client, where)
     if arguments.json:
         console.print_json({"replica": name, "drained": not arguments.undo, "in_flight": left})
     elif arguments.undo:
@@ -52,6 +57,13 @@ def main() -> int:
     else:
         print(f"{name} is drained; {f'{left:g} requests are still' if left else 'nothing is'} in flight.")
     return 1 if left else 0
+
+
+def _serving(plan: Plan, client: docker.DockerClient) -> set[str]:
+    if plan.fleet:
+        return in_pools(plan.project, "haproxy", client)  # its engines are on other hosts
+    running = containers(client, plan.project)
+    return {name for name, part in running.items() if condition(part) == "healthy"}
 
 
 if __name__ == "__main__":

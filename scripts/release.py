@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Make a host's release on the controller: the program, the stack file as that host has it, and its hosts entry.
 
+Without --host it is the one release that all hosts of a fleet get.
 Written are a folder to render from and an archive to send. The playbook deploy.yml calls this.
 """
 
@@ -26,7 +27,7 @@ def main() -> int:
     )
     parser.add_argument("stack", type=Path, metavar="STACK", help="the stack file, such as stack.yaml")
     parser.add_argument("--hosts", type=Path, required=True, metavar="FILE", help="hosts file that names the host")
-    parser.add_argument("--host", required=True, metavar="NAME", help="the host's name there")
+    parser.add_argument("--host", metavar="NAME", help="the host's name there (default: all hosts of a fleet)")
     parser.add_argument("--state", required=True, metavar="DIR", help="the host's folder for state")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write on this machine")
     parser.add_argument("--images", metavar="SOURCE", help="another images.source than the stack file's")

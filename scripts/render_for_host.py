@@ -12,9 +12,8 @@ from pathlib import Path
 from stack import console, inputs
 from stack.deploy.difference import difference
 from stack.deploy.host_state import HostState
+from stack.deploy.pinned import refuse_unpinned
 from stack.errors import InputError
-from stack.images.lock import LOCK
-from stack.inputs import Inputs
 
 
 def main() -> int:
@@ -26,7 +25,7 @@ def main() -> int:
     parser.add_argument("--facts", type=Path, required=True, metavar="FILE", help="what host_state.py said there")
     arguments = parser.parse_args()
     found = inputs.gather(arguments)
-    _refuse_unpinned(found)
+    refuse_unpinned(found.source, found.images)
     plans = found.plans()
     if len(plans) != 1:
         raise InputError(found.shown, "one host at a time: name it with --host")
@@ -34,13 +33,6 @@ def main() -> int:
     texts = {path: content.decode() for path, content in files.items()}
     console.print_json({"files": texts, "effects": difference(files, found.told or HostState())})
     return 0
-
-
-def _refuse_unpinned(found: Inputs) -> None:
-    # a host would ask its registry and pull what the others may not get
-    unpinned = sorted(image for image in found.images.values() if "@" not in image)
-    if found.source == "registry" and unpinned:
-        raise InputError(str(LOCK), f"no digest yet of {', '.join(unpinned)}: `make lock`, and commit it")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import argparse
 from stack import console, inputs
 from stack.adjust import applied_plan
 from stack.docker_host import condition, connect, containers
-from stack.drains import drained
+from stack.drains import drained, replacing
 from stack.lifecycle import gateway_url
 from stack.smoke import services
 
@@ -20,7 +20,7 @@ def main() -> int:
     arguments = parser.parse_args()
     place = inputs.place(arguments)
     plan = applied_plan(place.live)
-    running, out = containers(connect(), plan["project"]), drained(place.state)
+    running, out = containers(connect(), plan["project"]), drained(place.state) | replacing(place.state)
     parts = [
         {
             "part": name,

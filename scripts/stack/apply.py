@@ -80,8 +80,10 @@ def bring_up(
     replaced = to_replace(project, files, client) if before.running else []
     if replaced:
         roll(project, live, files, replaced, drained_files, client, partial(wait_ready, project, limits, client))
+    # a fleet's gateway may still send requests to what has no place here any more: it is stopped at the deploy's end
+    orphans = () if json.loads(files["plan.json"]).get("fleet") else ("--remove-orphans",)
     with step("starting what differs"):
-        compose(live, "up", "--detach", "--remove-orphans", "--no-build", "--pull", "never")
+        compose(live, "up", "--detach", *orphans, "--no-build", "--pull", "never")
     wait_ready(project, limits, client)
     after = started(containers(client, project))
     fresh = sorted(service for service, seen in after.items() if before.running.get(service) != seen)

@@ -17,6 +17,7 @@ from stack.errors import InputError, StackError
 
 PROJECT_LABEL, SERVICE_LABEL = "com.docker.compose.project", "com.docker.compose.service"
 FOLDER_LABEL = "com.docker.compose.project.working_dir"
+HASH_LABEL = "com.docker.compose.config-hash"
 # One answer of the engine; copying gigabytes into an image is silent for minutes.
 TIMEOUT_SECONDS = 600
 

@@ -12,7 +12,7 @@ from stack.config.fields import UNSAFE_IN_PATHS
 from stack.config.folders import absolute, model_dir, state_dir
 from stack.config.load import load_config
 from stack.config.schema import StackConfig
-from stack.deploy import host_state, records
+from stack.deploy import fleet_state, host_state, records
 from stack.deploy.host_state import HostState
 from stack.errors import InputError
 from stack.hardware import Host, is_fleet, save_hosts
@@ -41,7 +41,7 @@ class Inputs:
     """One stack file and what it is planned with. shown: its name in messages. cordoned: GPUs not to be used.
 
     places: of a fleet's engines, as its lock has them. only: the one host of a fleet that is asked for.
-    told: what another host says of itself, where the plan is for that one; None: this box is looked at.
+    told: what another host, or a fleet together, says of itself; None: this box is looked at.
     archive: the list of the image archive, where images come from one.
     """
 
@@ -103,9 +103,8 @@ class Inputs:
     def fleet(self) -> list[tuple[Plan, tuple[Sized, ...]]]:
         """The plan of every host of a fleet, whichever is asked for."""
         given = Given(
-            self.images, ROOT, self.facts, self.needs, self.rules, self.images_built, self.shown, self.places,
-            self.cordoned,
-        )  # fmt: skip
+            self.images, ROOT, self.facts, self.needs, self.rules,
+            self.images_built, self.shown, self.places, self.cordoned)  # fmt: skip
         return make_fleet(self.config, self.hosts, given)
 
     def render(self, plan: Plan) -> dict[str, bytes]:
@@ -151,7 +150,7 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     shown = str(arguments.stack)
     _check_root()
     config = load_config(arguments.stack, shown)
-    told = host_state.load(arguments.facts, config) if arguments.facts else None
+    told = _told(arguments.facts, config, shown) if arguments.facts else None
     state = state_dir(config, ROOT)
     facts = told.facts if told else gather_facts(config, ROOT, shown)
     hosts = which_hosts(config, arguments, state)
@@ -164,10 +163,14 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     return Inputs(
         shown, config, hosts, source, chosen.references, chosen.built, facts, cordoned, needs, rules,
         fleet_lock.load(fleet_lock.lock_file(arguments.hosts)) if is_fleet(hosts) else {},
-        arguments.host if is_fleet(hosts) else None,
-        told,
-        chosen.contents,
+        arguments.host if is_fleet(hosts) else None, told, chosen.contents,
     )  # fmt: skip
+
+
+def _told(facts: Path, config: StackConfig, shown: str) -> HostState:
+    if facts.is_dir():
+        return fleet_state.merged(fleet_state.load_all(facts, config), shown)
+    return host_state.load(facts, config)
 
 
 def remember(inputs: Inputs, plan: Plan, *, failed_before: bool = False) -> None:

@@ -19,4 +19,5 @@ def load(state: Path, names: Sequence[str], certificate: str | None) -> GatewayS
     }
     hashes = clients.every_hash(state, names)
     keys = engine_key.names(engine_key.load(state))
-    return GatewayState(hashes, added, certificate or "none-yet", drains.drained(state), *keys)
+    out = drains.drained(state) | drains.replacing(state)
+    return GatewayState(hashes, added, certificate or "none-yet", out, *keys)

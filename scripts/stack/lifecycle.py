@@ -28,7 +28,7 @@ from stack.prepare import prepare
 from stack.render import REVISION, nginx_revision
 from stack.secrets import engine_key
 from stack.secrets.copies import copies_of, keep_only
-from stack.smoke import gateway_checks, host_checks
+from stack.smoke import behind, gateway_checks, host_checks, services
 
 
 def up(arguments: argparse.Namespace, activation: Activation | None = None) -> tuple[Plan, list[str]]:
@@ -55,15 +55,15 @@ def up(arguments: argparse.Namespace, activation: Activation | None = None) -> t
 
 def verify(state: Path, plan: Mapping[str, Any], client: docker.DockerClient) -> list[Result]:
     """The smoke test of a running plan, telling of each check on stderr."""
-    gateway = local_gateway(plan, state)
     # a model whose every replica is cordoned has no answers, as a person wanted it
-    served = {engine["served_model_name"] for engine in plan["engines"]}
-    pools = [pool for pool in plan["pools"] if pool["served_model_name"] in served]
+    served = set(behind(plan))
+    pools = [pool for pool in plan["pools"] if served & set(pool["engines"])] if "nginx" in services(plan) else []
 
     def tell(result: Result) -> None:
         say(f"{result.status:7} {result.name} ({result.seconds:.2f} s) {result.detail}")
 
-    return run_checks((*host_checks(plan, client), *(gateway_checks(gateway, pools) if pools else ())), tell)
+    clients = gateway_checks(local_gateway(plan, state), pools) if pools else ()
+    return run_checks((*host_checks(plan, client), *clients), tell)
 
 
 def gateway_url(plan: Mapping[str, Any]) -> str:

@@ -25,9 +25,6 @@ FREE_DISK_GIB = 2
 
 def check(inputs: Inputs, plan: Plan, client: docker.DockerClient) -> None:
     """Ports free, disk space, GPUs usable by containers. Raises InputError."""
-    if plan.fleet:
-        what = f"host {plan.host!r} is one of a fleet, which is planned and rendered so far: docs/fleet.md"
-        raise InputError(inputs.shown, f"{what}; `make up` brings up a host that is a stack for itself")
     running = containers(client, plan.project)
     problems = [*_name(inputs, running), *_ports(plan, running), *_disk(inputs), *_gpus(plan, running, client)]
     if problems:

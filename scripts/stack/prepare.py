@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import docker
@@ -36,6 +37,9 @@ def _plan_for_here(inputs: Inputs) -> Plan:
     plans = inputs.plans()
     if len(plans) != 1:
         raise InputError(inputs.shown, "this command works on one host: name it with --host")
+    if plans[0].fleet:
+        what = f"host {plans[0].host!r} is one of a fleet, which is brought up from its controller: docs/fleet.md"
+        raise InputError(inputs.shown, f"{what}; `make up` brings up a host that is a stack for itself")
     return plans[0]
 
 
@@ -51,26 +55,40 @@ def prepare(
     check_secrets(inputs.state, plan.gateway["api_keys"], inputs.config.gateway, ROOT)
     preflight.check(inputs, plan, client)
     remember(inputs, plan, failed_before=True)  # another stack must not choose the same GPUs meanwhile
-    # of a release that is gone back to every image is here, and none may come in its place
-    made = [] if arguments.kept else store.provide(
-        ROOT, inputs.config.images, inputs.source, inputs.config.device, say, client, inputs.config.images_unwanted
-    )  # fmt: skip
-    image_record.add(inputs.shared, made)
-    preflight.check_image(inputs, plan, client)
-    ensure_models(inputs.config, ROOT, say, inputs.shown)
+    make_present(inputs, inputs.config, plan, client, kept=arguments.kept is not None)
     inputs = gather(arguments)  # what just arrived has facts to check: models, and images whose digest is known now
     plan = _plan_for_here(inputs)
     _make_secrets_and_folders(inputs, plan, client)
     files = inputs.render(plan)
     if arguments.shipped is not None:
         refuse_other(arguments.shipped, files)
+    check_tree(inputs, plan, files, before, client)
+    return inputs, plan, files
+
+
+def make_present(
+    inputs: Inputs, config: StackConfig, plan: Plan, client: docker.DockerClient, *, kept: bool = False
+) -> None:
+    """Images and models onto this host. config: of the models that it serves. kept: for a release from before."""
+    # of that every image is here, and none may come in its place
+    made = [] if kept else store.provide(
+        ROOT, config.images, inputs.source, config.device, say, client, config.images_unwanted
+    )  # fmt: skip
+    image_record.add(inputs.shared, made)
+    preflight.check_image(inputs, plan, client)
+    ensure_models(config, ROOT, say, inputs.shown)
+
+
+def check_tree(
+    inputs: Inputs, plan: Plan, files: Mapping[str, bytes], before: apply.Before, client: docker.DockerClient
+) -> None:
+    """Have a tree checked by the programs that read it, where it is not what runs proven. Raises StackError."""
     rendered = inputs.build / plan.host
     write_tree(rendered, files)
     if compare(before.files, files) or not before.proven:
         with step("checking the configuration with nginx, HAProxy, promtool, amtool and Compose"):
             validate(rendered, plan.images, inputs.state, client)
         _check_flags(inputs, plan, before, client)
-    return inputs, plan, files
 
 
 def make_secrets(config: StackConfig, state: Path) -> list[str]:
@@ -95,10 +113,20 @@ def _make_secrets_and_folders(inputs: Inputs, plan: Plan, client: docker.DockerC
         hand_out(inputs.state, grafana.ensure(inputs.state), plan.images["nginx"], client)
     tighten(inputs.state)
     provide_certificate(inputs.state, inputs.config.gateway, ROOT, plan.images["nginx"], client)
-    watched = provide.for_probe(inputs.state) + provide.for_alertmanager(plan.watch, ROOT, inputs.state)
+    provide_for_watching(inputs.state, plan, client)
+    make_folders(inputs.state, plan, client)
+
+
+def provide_for_watching(state: Path, plan: Plan, client: docker.DockerClient) -> None:
+    """What the probes and Alertmanager read, as files of theirs."""
+    watched = provide.for_probe(state) + provide.for_alertmanager(plan.watch, ROOT, state)
     give_to(watched, WATCH_UID, plan.images["nginx"], client, COPY_MODE)
+
+
+def make_folders(state: Path, plan: Plan, client: docker.DockerClient) -> None:
+    """The folders that engines write to."""
     folders = [Path(path) for engine in plan.engines for path in (engine.cache_dir, engine.evidence_dir)]
-    folders.append(inputs.state / "textfile")  # what engines count, for the node exporter
+    folders.append(state / "textfile")  # what engines count, for the node exporter
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     give_to(folders, ENGINE_UID, plan.images["nginx"], client)

@@ -13,7 +13,7 @@ import requests
 from docker.models.containers import Container
 
 from stack.console import say, step
-from stack.docker_host import address, compose, condition, containers, get_page
+from stack.docker_host import HASH_LABEL, address, compose, condition, containers, get_page
 from stack.effects import service_hashes
 from stack.errors import StackError
 from stack.observe.silences import silenced
@@ -21,7 +21,6 @@ from stack.reload import SERVICES, reload, services_of
 from stack.smoke import ask_replica
 from stack.tree import write_tree
 
-HASH_LABEL = "com.docker.compose.config-hash"
 # A replica that HAProxy has just been told to leave alone may still get what was on its way.
 SETTLE_SECONDS = 0.5
 # nginx asks for the address of a HAProxy every 2 s, and the new one looks its engines up.
@@ -89,13 +88,25 @@ def roll(
         if left:
             say(f"warning: {name} still works on {left:g} requests; it gets its shutdown_timeout to finish them")
         with silenced(plan, name, engine["stop_grace"] + engine["startup_timeout"], "replaced by make up"):
-            compose(live, "up", "--detach", "--no-deps", "--no-build", "--pull", "never", name)
-            began = time.monotonic()
-            wait(name)
-            remember_start(live.parent, name, time.monotonic() - began)
-            prove(plan, engine, client)
+            renew(live, plan, engine, client, wait)
     write_tree(live, files)
     reload(project, services_of(["haproxy"]), files, client)
+
+
+def renew(
+    live: Path, plan: Mapping[str, Any], engine: Mapping[str, Any], client: docker.DockerClient,
+    wait: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Start one engine as the written tree has it, and nothing else; wait for it and have it answer. Raises StackError.
+
+    wait: as in roll().
+    """
+    name = engine["name"]
+    compose(live, "up", "--detach", "--no-deps", "--no-build", "--pull", "never", name)
+    began = time.monotonic()
+    wait(name)
+    remember_start(live.parent, name, time.monotonic() - began)
+    prove(plan, engine, client)
 
 
 def started_within(state: Path) -> dict[str, float]:
@@ -113,26 +124,32 @@ def remember_start(state: Path, name: str, seconds: float) -> None:
     (state / "start-seconds.json").write_text(json.dumps({**started_within(state), name: round(seconds, 1)}) + "\n")
 
 
-def wait_until_idle(project: str, name: str, limit: float, client: docker.DockerClient) -> float:
-    """Wait until an engine has no request in flight; how many are left when the limit (seconds) is over."""
+def wait_until_idle(
+    project: str, name: str, limit: float, client: docker.DockerClient, where: str | None = None
+) -> float:
+    """Wait until an engine has no request in flight; how many are left when the limit (seconds) is over.
+
+    where: address and port of one on another host.
+    """
     time.sleep(SETTLE_SECONDS)
     deadline = time.monotonic() + limit
     with step(f"{name} finishes the requests it works on"):
         while True:
-            left = in_flight(project, name, client)
+            left = in_flight(project, name, client, where)
             if not left or time.monotonic() > deadline:
                 return left
             time.sleep(0.2)
 
 
-def in_flight(project: str, name: str, client: docker.DockerClient) -> float:
+def in_flight(project: str, name: str, client: docker.DockerClient, where: str | None = None) -> float:
     """Requests that an engine works on or has waiting; 0 when it does not answer, as it then has none to finish."""
     part = containers(client, project).get(name)
-    where = address(part, "engines") if part else None
+    if part and (here := address(part, "engines")):
+        where = f"{here}:8000"
     if where is None:
         return 0.0
     try:
-        text = get_page(f"http://{where}:8000/metrics")
+        text = get_page(f"http://{where}/metrics")
     except requests.RequestException:
         return 0.0
     gauges = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")

@@ -6,6 +6,7 @@ A green /health or /v1/models never counts: only completions do.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -17,7 +18,7 @@ import requests
 
 from stack.checks import Check, SkippedError
 from stack.docker_host import address, condition, containers, get_page
-from stack.drains import drained
+from stack.drains import drained, replacing
 from stack.gateway_client import GatewayClient, Refused
 from stack.secrets import engine_key
 
@@ -29,7 +30,8 @@ PROMPT = "Say something short."
 
 def host_checks(plan: Mapping[str, Any], client: docker.DockerClient) -> Iterator[Check]:
     """Parts, replicas asked directly, the balancer's view, Prometheus. For the host that runs the stack."""
-    for service in services(plan):
+    here = services(plan)
+    for service in here:
         yield Check(f"part {service}", f"`make logs SERVICE={service}`", partial(_part, plan, client, service))
     for engine in plan["engines"]:
         yield Check(
@@ -37,17 +39,20 @@ def host_checks(plan: Mapping[str, Any], client: docker.DockerClient) -> Iterato
             f"`make logs SERVICE={engine['name']}`: is it loading, out of memory, or hung?",
             partial(ask_replica, plan, client, engine),
         )
-    yield Check(
-        "balancer", "`make logs SERVICE=haproxy` names the check that failed",
-        partial(_patiently, plan, client, partial(_balancer, plan, client)),
-    )  # fmt: skip
+    if "haproxy" in here:
+        yield Check(
+            "balancer", "`make logs SERVICE=haproxy` names the check that failed",
+            partial(_patiently, plan, client, partial(_balancer, plan, client)),
+        )  # fmt: skip
+    if "prometheus" not in here:
+        return  # on another host of the fleet
     port = _port(plan, "prometheus")
     yield Check(
         "metrics", f"http://127.0.0.1:{port}/targets shows each target's last error",
         partial(_patiently, plan, client, partial(_targets, plan, port)),
     )  # fmt: skip
     yield Check("alert rules", f"http://127.0.0.1:{port}/rules; `make logs SERVICE=prometheus`", partial(_rules, port))
-    if "grafana" in plan["images"]:
+    if "grafana" in here:
         yield Check("dashboards", "`make logs SERVICE=grafana`", partial(_grafana, _port(plan, "grafana")))
 
 
@@ -69,7 +74,9 @@ def gateway_checks(gateway: GatewayClient, pools: Sequence[Mapping[str, Any]]) -
 
 
 def services(plan: Mapping[str, Any]) -> list[str]:
-    """Every service of a plan, as Compose names it."""
+    """Every service of a plan on its host, as Compose names it."""
+    if plan.get("fleet"):
+        return [*plan["fleet"]["services"], *(engine["name"] for engine in plan["engines"])]
     parts = ["nginx", "haproxy", "haproxy-standby", "prometheus", "alertmanager", "node-exporter", "blackbox-exporter"]
     parts += [role.replace("_", "-") for role in ("grafana", "fluent_bit") if role in plan["images"]]
     parts += ["cadvisor", "dcgm-exporter"] if plan["device"] == "cuda" else []
@@ -95,25 +102,45 @@ def ask_replica(plan: Mapping[str, Any], client: docker.DockerClient, engine: Ma
     part = containers(client, plan["project"]).get(engine["name"])
     if not part or (where := address(part, "engines")) is None:
         raise LookupError("the container has no address: it is not running")
+    return ask_at(f"{where}:8000", plan, engine)
+
+
+def ask_at(where: str, plan: Mapping[str, Any], served: Mapping[str, Any]) -> str:
+    """The same of the engine at an address and port. served: it, or its pool. Raises Refused or RequestException."""
     keys = engine_key.load(Path(plan["state_dir"]))
-    direct = GatewayClient(f"http://{where}:8000", key=keys.sends if keys else None, timeout=DEADLINE_SECONDS)
-    ask = direct.embedding if engine.get("task") == "embed" else direct.completion
-    return ask(engine["served_model_name"], PROMPT)
+    direct = GatewayClient(f"http://{where}", key=keys.sends if keys else None, timeout=DEADLINE_SECONDS)
+    ask = direct.embedding if served.get("task") == "embed" else direct.completion
+    return ask(served["served_model_name"], PROMPT)
+
+
+def behind(plan: Mapping[str, Any]) -> list[str]:
+    """Names of the engines that the gateway of a plan has as servers: its host's own, or the whole fleet's."""
+    if plan.get("fleet"):
+        return [name for name in plan["fleet"]["servers"] if name not in plan["fleet"]["not_run"]]
+    return [engine["name"] for engine in plan["engines"]]
+
+
+def in_pools(project: str, service: str, client: docker.DockerClient) -> set[str]:
+    """Servers that a HAProxy of this host sends requests to. Raises LookupError or RequestException."""
+    running = containers(client, project)
+    if service not in running or (where := address(running[service], "inner")) is None:
+        raise LookupError(f"{service} is not running")
+    lines = get_page(f"http://{where}:8405/metrics").splitlines()
+    up = [line for line in lines if line.startswith("haproxy_server_status{") and 'state="UP"' in line]
+    return {found[1] for line in up if line.endswith(" 1") and (found := re.search(r'server="([^"]+)"', line))}
 
 
 def _balancer(plan: Mapping[str, Any], client: docker.DockerClient) -> str:
-    running = containers(client, plan["project"])
-    out = drained(Path(plan["state_dir"]))
+    state = Path(plan["state_dir"])
+    out = drained(state) | replacing(state)
+    wanted = [name for name in behind(plan) if name not in out]
     for service in ("haproxy", "haproxy-standby"):
-        lines = get_page(f"http://{address(running[service], 'inner')}:8405/metrics").splitlines()
-        up = [line for line in lines if line.startswith("haproxy_server_status{") and 'state="UP"' in line]
-        serving = [line for line in up if line.endswith(" 1")]
-        wanted = [engine["name"] for engine in plan["engines"] if engine["name"] not in out]
-        down = [name for name in wanted if not any(f'server="{name}"' in line for line in serving)]
+        serving = in_pools(plan["project"], service, client)
+        down = [name for name in wanted if name not in serving]
         if down:
             raise LookupError(f"not in their pools, says {service}: {', '.join(down)}")
     said = f", {len(out)} drained: {', '.join(sorted(out))}" if out else ""
-    return f"{len(plan['engines'])} replicas in {len(plan['pools'])} pool(s){said}"
+    return f"{len(behind(plan))} replicas in {len(plan['pools'])} pool(s){said}"
 
 
 def _targets(plan: Mapping[str, Any], port: int) -> str:

@@ -12,6 +12,7 @@ import docker
 import requests
 import yaml
 from docker.errors import NotFound
+from docker.types import IPAMConfig, IPAMPool
 
 from integration.load import Load
 from provision.bed.hosts import FIXTURE, LABEL, Host
@@ -95,13 +96,23 @@ class Servers:
     """Everything that a run of these tests starts. Images are loaded once: servers share a volume for Docker's data,
     one after the other."""
 
-    def __init__(self, client: docker.DockerClient, image: str, bundle: Path, name: str) -> None:
+    def __init__(
+        self, client: docker.DockerClient, image: str, bundle: Path, name: str, subnet: str | None = None
+    ) -> None:
         self.client, self.image, self.bundle, self.name = client, image, bundle, name
-        self.network = client.networks.create(f"{name}-net", labels={LABEL: name})
+        pools = IPAMConfig(pool_configs=[IPAMPool(subnet=subnet)]) if subnet else None
+        self.network = client.networks.create(f"{name}-net", labels={LABEL: name}, ipam=pools)
         self.data = client.volumes.create(f"{name}-docker", labels={LABEL: name})
 
-    def host(self, name: str, *, data: str | None = None, tmpfs: Mapping[str, str] | None = None) -> StackHost:
-        """A fresh server that is up. data: another volume than the shared one."""
+    def volume(self, name: str) -> str:
+        """A volume for the data of one more Docker: servers that are up at once need one each."""
+        return str(self.client.volumes.create(f"{self.name}-{name}", labels={LABEL: self.name}).name)
+
+    def host(
+        self, name: str, *, data: str | None = None, tmpfs: Mapping[str, str] | None = None, address: str | None = None
+    ) -> StackHost:
+        """A fresh server that is up. data: another volume than the shared one. address: of the network's subnet."""
+        place = self.client.api.create_endpoint_config(ipv4_address=address) if address else None
         container = self.client.containers.create(
             self.image,
             "/sbin/init",
@@ -109,6 +120,7 @@ class Servers:
             hostname=name,
             labels={LABEL: self.name},
             network=self.network.name,
+            networking_config={str(self.network.name): place} if place else None,
             cap_add=["SYS_ADMIN", "NET_ADMIN", "MKNOD", "SYS_PTRACE"],
             security_opt=["seccomp=unconfined", "apparmor=unconfined"],
             cgroupns="host",

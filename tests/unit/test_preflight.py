@@ -16,10 +16,12 @@ import pytest
 from docker.models.containers import Container
 
 from stack import preflight
+from stack.apply import Before
 from stack.errors import InputError
 from stack.gpu import state
 from stack.hardware import Gpu
 from stack.inputs import Inputs, add_arguments, gather
+from stack.prepare import prepare
 from unit import fake_docker, given
 from unit.conftest import WriteStack
 
@@ -113,9 +115,10 @@ def test_a_host_with_free_ports_and_disk_is_fine(inputs: Callable[..., Inputs]) 
 def test_a_host_of_a_fleet_is_not_brought_up_as_if_it_were_alone(inputs: Callable[..., Inputs]) -> None:
     found = inputs(ports="\n")
     hosts = (given.host("front", 1, roles=["gateway", "observability"]), given.host("gpu", 2, roles=["engines"]))
-    for plan in replace(found, hosts=hosts).plans():
-        with pytest.raises(InputError, match=rf"host '{plan.host}' is one of a fleet"):
-            preflight.check(found, plan, fake_docker.engine())
+    for host in hosts:
+        one = replace(found, hosts=hosts, only=host.name)
+        with pytest.raises(InputError, match=rf"host '{host.name}' is one of a fleet"):
+            prepare(one, argparse.Namespace(shipped=None), Before({}, {}, proven=False), fake_docker.engine())
 
 
 def test_a_port_that_somebody_else_has_is_named_by_its_key(inputs: Callable[..., Inputs], port: int) -> None:

@@ -14,6 +14,7 @@ from stacks import ROOT
 from unit.conftest import WriteStack
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+WITHOUT_STACK = {"deploy_holder.py", "pull.py"}
 Output = tuple[int, str, str]
 
 
@@ -54,8 +55,7 @@ def test_an_argument_that_it_does_not_know_is_exit_code_2(
     assert "usage:" in err
 
 
-# pull.py has a file of its own, and no stack file: that is in the repository
-@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "pull.py"])
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in WITHOUT_STACK])
 def test_a_wrong_stack_file_is_exit_code_2_and_one_message(
     name: str, write_stack: WriteStack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +69,11 @@ def test_a_wrong_stack_file_is_exit_code_2_and_one_message(
         "release.py": ["--hosts", "hosts.yaml", "--host", "h", "--state", "/s", "--output", str(path.parent / "out")],
         "host_state.py": ["--host", "h"],
         "render_for_host.py": ["--facts", "state.json"],
+        "render_fleet.py": ["--facts", str(path.parent), "--output", str(path.parent), "--lock", "hosts.lock"],
+        "fleet_host.py": ["prepare", "--hosts", "hosts.yaml", "--host", "h", "--shipped", "nothing"],
+        "fleet_secrets.py": ["--hosts", "hosts.yaml"],
+        "pool.py": ["settle"],
+        "silence.py": ["engine-toy-0"],
     }.get(name, [])
     code, out, err = run(monkeypatch, capsys, name, str(path), *more)
     assert (code, out) == (2, "")

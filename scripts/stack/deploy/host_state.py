@@ -13,10 +13,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stack import certificates, cordons, kept_state
+import docker
+
+from stack import certificates, cordons, drains, kept_state
 from stack.config.folders import absolute, model_dir, state_dir
 from stack.config.model import Model
 from stack.config.schema import StackConfig
+from stack.deploy.running import RunningEngine, engine_from, running_engines
 from stack.effects import service_hashes
 from stack.errors import InputError
 from stack.gateway_state import GatewayState
@@ -24,6 +27,7 @@ from stack.images.archive import ArchiveList, read_list
 from stack.models.config_json import ModelFacts, read_config
 from stack.models.facts import gather_facts
 from stack.plan.gateway import client_names
+from stack.roll import started_within
 from stack.sizing.files import Known, Unknown, auto_keys, known_of, running_gpus
 from stack.sizing.headers import Tensor, tensors_of
 from stack.tree import checksums, read_tree
@@ -35,7 +39,8 @@ FORMAT = 1
 class HostState:
     """What a host says of itself. gpus: running engine -> uuids. archive: the list of its image archive.
 
-    live: path -> SHA-256 of the tree that runs. services: service -> Compose's hash there.
+    live: path -> SHA-256 of the tree that runs. services: service -> Compose's hash there. engines, start_seconds: what
+    a host of a fleet adds, its engines' containers and the seconds that their last start took.
     """
 
     gateway: GatewayState = field(default_factory=GatewayState)
@@ -46,10 +51,17 @@ class HostState:
     archive: ArchiveList | None = None
     live: Mapping[str, str] = field(default_factory=dict)
     services: Mapping[str, str] = field(default_factory=dict)
+    engines: Mapping[str, RunningEngine] = field(default_factory=dict)
+    start_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def tell(config: StackConfig, host: str, root: Path, shown: str) -> dict[str, Any]:
-    """The state of this host, as load() reads it. host: its name in the plan. Raises InputError."""
+def tell(
+    config: StackConfig, host: str, root: Path, shown: str, client: docker.DockerClient | None = None
+) -> dict[str, Any]:
+    """The state of this host, as load() reads it. host: its name in the plan. client: Docker's, of a host of a fleet.
+
+    Raises InputError.
+    """
     state = state_dir(config, root)
     facts = gather_facts(config, root, shown)
     certificate = certificates.current(state, config.gateway, root)
@@ -59,7 +71,8 @@ def tell(config: StackConfig, host: str, root: Path, shown: str) -> dict[str, An
     told = config.images.source == "archive" and archive.is_file()
     return {
         "format": FORMAT,
-        "gateway": {**gateway, "drained": sorted(gateway["drained"])},
+        # what a deploy has taken out is no decision that the next tree is rendered with
+        "gateway": {**gateway, "drained": sorted(drains.drained(state))},
         "cordoned": sorted(cordons.cordoned(state)),
         "gpus": running_gpus(state / "live", host),
         "models": {
@@ -73,6 +86,8 @@ def tell(config: StackConfig, host: str, root: Path, shown: str) -> dict[str, An
         "archive": read_list(archive).model_dump() if told else None,
         "live": checksums(live),
         "services": service_hashes(live),
+        "engines": running_engines(config.name, client) if client else {},
+        "start_seconds": started_within(state),
     }
 
 
@@ -99,6 +114,8 @@ def load(path: Path, config: StackConfig) -> HostState:
             },
             archive,
             document["live"], document["services"],
+            {name: engine_from(engine) for name, engine in document.get("engines", {}).items()},
+            document.get("start_seconds", {}),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(str(path), f"not what a host says of itself ({type(error).__name__}: {error})") from None

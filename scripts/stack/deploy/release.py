@@ -1,6 +1,7 @@
 """A release: all that a host needs to run its stack without the controller. Its id is the hash of what is in it.
 
-The program's folders, the stack file as this host has it, the host's entry of the hosts file, and the user's rules.
+The program's folders, the stack file as this host has it, the host's entry of the hosts file, and the user's rules. The
+hosts of a fleet have one release: with all of their entries, and where their engines run.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import yaml
 from stack.config.load import load_config
 from stack.deploy.host_stack import RULES, host_stack
 from stack.errors import InputError
-from stack.hardware import load_hosts
+from stack.fleet_lock import lock_file
+from stack.hardware import is_fleet, load_hosts
 from stack.observe import user_files
 from stack.yaml_input import load_mapping
 
@@ -38,26 +40,35 @@ class File:
     mode: int
 
 
-def files_of(root: Path, stack: Path, hosts: Path, host: str, state: str, images: str | None = None) -> dict[str, File]:
+def files_of(
+    root: Path, stack: Path, hosts: Path, host: str | None, state: str, images: str | None = None
+) -> dict[str, File]:
     """Relative path -> file. root: the project's folder; state: the host's folder for state. Raises InputError.
 
-    images: another images.source than the stack file's, for a host that gathers what the others get.
+    host: None for all hosts of a fleet. images: another images.source than the stack file's, for a host that gathers
+    what the others get.
     """
     shown = str(stack)
     load_config(stack, shown)
-    own = [each for each in load_hosts(hosts) if each.name == host]
+    every = load_hosts(hosts)
+    own = [each for each in every if host in (None, each.name)]
     if not own:
         raise InputError(str(hosts), f"no host {host!r}")
+    if host is None and not is_fleet(every):
+        raise InputError(str(hosts), "its hosts are each a stack for themselves, and a fleet is wanted: docs/fleet.md")
     document = load_mapping(stack)
     if images is not None:
         document["images"] = {**(document.get("images") or {}), "source": images, "archive": None}
-    entry = {"hosts": [own[0].model_dump(mode="json", exclude_none=True)]}
+    entry = {"hosts": [each.model_dump(mode="json", exclude_none=True) for each in own]}
     found = dict(_program(root))
     found |= {
         STACK: _text(f"{stack.name} as this host has it", host_stack(document, state)),
         HOSTS: _text("what the inventory says of this host", entry),
         REQUIREMENTS: File(for_hosts((root / "requirements.lock").read_text()).encode(), 0o644),
     }
+    lock = lock_file(hosts)
+    if host is None and lock.is_file():
+        found[lock_file(Path(HOSTS)).name] = File(lock.read_bytes(), 0o644)
     watch = {"receivers": [], "rules": (document.get("observability") or {}).get("rules") or []}
     user_files.read(watch, root, shown)
     for path in watch["rules"]:

@@ -40,7 +40,7 @@ def silence(plan: Mapping[str, Any], engine: str, seconds: float, why: str) -> N
     body = {
         "matchers": [
             _matcher("alertname", "|".join(CAUSED), regex=True),
-            _matcher("host", plan["host"]),
+            _matcher("host", _host_of(plan, engine)),
             _matcher("server", engine),
         ],
         "startsAt": now.isoformat(),
@@ -53,7 +53,7 @@ def silence(plan: Mapping[str, Any], engine: str, seconds: float, why: str) -> N
 
 def end(plan: Mapping[str, Any], engine: str) -> None:
     """End the silences of this engine that were made here, as soon as its alerts had their time to end."""
-    wanted = [("host", plan["host"]), ("server", engine)]
+    wanted = [("host", _host_of(plan, engine)), ("server", engine)]
     ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=LINGER_SECONDS)
     for found in _try("GET", plan, "silences") or []:
         matchers = [(matcher["name"], matcher["value"]) for matcher in found["matchers"]]
@@ -64,12 +64,20 @@ def end(plan: Mapping[str, Any], engine: str) -> None:
             _try("POST", plan, "silences", {**kept, "endsAt": ends.isoformat()})
 
 
+def _host_of(plan: Mapping[str, Any], engine: str) -> str:
+    # alerts of an engine carry its own host, wherever in a fleet Alertmanager is
+    servers = (plan.get("fleet") or {}).get("servers", {})
+    return str(servers[engine]["host"] if engine in servers else plan["host"])
+
+
 def _matcher(name: str, value: str, *, regex: bool = False) -> dict[str, Any]:
     return {"name": name, "value": value, "isRegex": regex, "isEqual": True}
 
 
 def _try(method: str, plan: Mapping[str, Any], path: str, body: Mapping[str, Any] | None = None) -> Any:
-    port = next(entry["port"] for entry in plan["published"] if entry["service"] == "alertmanager")
+    port = next((entry["port"] for entry in plan["published"] if entry["service"] == "alertmanager"), None)
+    if port is None:
+        return None  # on another host of the fleet: a deploy asks for the silence there
     url = f"http://127.0.0.1:{port}/api/v2/{path}"
     try:
         with requests.Session() as session:

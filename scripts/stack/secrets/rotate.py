@@ -46,6 +46,8 @@ def rotate(place: Place, shown: str, client: docker.DockerClient) -> str:
     keys = engine_key.load(place.state)
     plan = adjust.applied(place.live)
     before = apply.look(place.project, place.live, client)
+    if plan.fleet:
+        raise InputError(shown, "the engines' key of a fleet is the same on all of its hosts: docs/fleet.md")
     if keys is None:
         raise InputError(str(engine_key.key_file(place.state)), "there is no key of the engines yet: `make up`")
     if not before.running:

@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""One step of a fleet's deploy on this host: prepare it, start, replace or stop an engine, or retire what has no place.
+
+The playbook deploy_fleet.yml calls this, and sees to it that the engine is out of the pools of every gateway.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from stack import console, fleet_host, inputs
+from stack.errors import InputError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="example: scripts/fleet_host.py stack.yaml replace engine-toy-0 --hosts hosts.yaml --host gpu-a"
+        " --shipped /var/lib/vllm-onprem/stack/stacks/vllm-onprem/shipped",
+    )
+    inputs.add_arguments(parser)
+    parser.add_argument("action", choices=fleet_host.ACTIONS, help="what to do")
+    parser.add_argument("engine", nargs="?", help="for start, replace and stop")
+    parser.add_argument("--shipped", type=Path, required=True, metavar="DIR", help="the tree that the controller sent")
+    parser.add_argument(
+        "--wait", type=float, default=0, metavar="S", help="seconds to wait for another command that changes this stack"
+    )
+    arguments = parser.parse_args()
+    if (arguments.engine is None) == (arguments.action in ("start", "replace", "stop")):
+        raise InputError("fleet_host.py", "start, replace and stop are of one engine, the others of none")
+    if arguments.hosts is None or arguments.host is None:
+        raise InputError("fleet_host.py", "--hosts and --host are needed")
+    console.print_json({"host": arguments.host, "done": fleet_host.act(arguments)})
+    return 0
+
+
+if __name__ == "__main__":
+    console.run(main)

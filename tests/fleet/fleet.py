@@ -1,0 +1,89 @@
+"""A fleet of test hosts: two gateways (one with Prometheus), two hosts of engines, and one that is a stranger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy.bed import NAME, NAMES, PORT, STACK, STATE, Controller, Servers
+from integration.load import Load
+from provision.bed.hosts import Host
+from provision.bed.playbooks import Run
+
+SUBNET = "10.77.0.0/24"
+FLOATING = "10.77.0.100"
+ROLES = {
+    "gw-a": ["gateway"],
+    "gw-b": ["gateway", "observability"],
+    "gpu-a": ["engines"],
+    "gpu-b": ["engines"],
+}
+ENGINES = ["engine-toy-0", "engine-toy-1"]
+# What is asked across each event, at least.
+REQUESTS = 500
+
+
+class Fleet:
+    """The hosts by name, and who deploys to them."""
+
+    def __init__(self, servers: Servers, folder: Path) -> None:
+        self.folder, self.controller, self.servers = folder, Controller(folder), servers
+        self.hosts = {
+            name: servers.host(name, data=servers.volume(name), address=f"10.77.0.{number}")
+            for number, name in enumerate((*ROLES, "stranger"), 11)
+        }
+        entries = [
+            {"name": self.hosts[name].name, "roles": roles, "address": self.hosts[name].address}
+            | ({"interface": "eth0"} if "gateway" in roles else {})
+            for name, roles in ROLES.items()
+        ]
+        self.hosts_file = folder / "fleet.yaml"
+        self.hosts_file.write_text(yaml.safe_dump({"hosts": entries}))
+        run = self.controller.play("docker.yml", [self.hosts[name] for name in self.hosts])
+        assert run.code == 0, run.failures() + run.text
+
+    def members(self) -> list[Host]:
+        return [self.hosts[name] for name in ROLES]
+
+    def deploy(self, *arguments: str, stack: Mapping[str, Any] | None = None, **options: Any) -> Run:
+        """Deploy to the whole fleet. stack: top-level keys of the stack file to replace."""
+        keys = {
+            "gateway": {"server_name": NAME, "floating_address": FLOATING},
+            # the controller's own; hosts have stack_state
+            "paths": {"state": f".test-state/{self.servers.name}"},
+            **(stack or {}),
+        }
+        return self.controller.play(
+            "deploy.yml", self.members(), *arguments, stack=keys, stack_hosts_file=str(self.hosts_file),
+            **{"fleet_place": False, **options},
+        )  # fmt: skip
+
+    def containers(self) -> dict[str, dict[str, tuple[str, str]]]:
+        return {name: self.hosts[name].containers() for name in ROLES}
+
+    def restarted(self, before: Mapping[str, Mapping[str, tuple[str, str]]]) -> list[str]:
+        """`host service` of what is not as it was."""
+        return sorted(f"{name} {part}" for name in ROLES for part in self.hosts[name].restarted(before[name]))
+
+    @contextmanager
+    def load(self, what: str, event: float = 600) -> Iterator[Load]:
+        """Clients of the floating address that never retry, around an event; how many asked and failed is printed."""
+        gateway = self.hosts["gw-a"]
+        ca_file = self.folder / "gateway.crt"
+        ca_file.write_text(gateway.read(f"{STATE}/gateway.crt"))
+        NAMES[NAME] = FLOATING
+        with Load(f"https://{NAME}:{PORT}", gateway.key(), ca_file, "toy", 4, 8, pause=0.2) as load:
+            load.wait_for(20, 120)
+            yield load
+            load.wait_for(max(20, REQUESTS - len(load.answers)), event)
+        print(f"{what}\n{load.table()}")
+
+
+def flags(*more: str, replicas: int = 2) -> dict[str, Any]:
+    """The stack file's models with further flags."""
+    (model,) = STACK["models"]
+    return {"models": [{**model, "replicas": replicas, "extra_args": [*model["extra_args"], *more]}]}

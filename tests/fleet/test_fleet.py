@@ -1,0 +1,187 @@
+"""A fleet as an operator treats it, under load: deployed, again, changed, killed, hurt. In this order."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+
+import pytest
+
+from deploy.bed import STATE, StackHost
+from fleet.fleet import ENGINES, FLOATING, ROLES, Fleet, flags
+from provision.bed.playbooks import Run
+
+SEED = ("--seed", "7")
+
+
+def good(run: Run) -> Run:
+    assert run.code == 0, run.failures() + run.text
+    return run
+
+
+def connects(host: StackHost, address: str, port: int) -> bool:
+    code = f"import socket; socket.create_connection(('{address}', {port}), 3)"
+    return host.run("python3", "-c", code).code == 0
+
+
+def engine_port(fleet: Fleet, host: str = "gpu-a") -> int:
+    plan = json.loads(fleet.hosts[host].read(f"{STATE}/live/plan.json"))
+    return int(next(one["port"] for one in plan["fleet"]["openings"] if one["service"].startswith("engine-")))
+
+
+def test_without_written_places_nothing_is_deployed(fleet: Fleet) -> None:
+    run = fleet.deploy()
+    assert run.code != 0
+    assert "make place" in run.failures()
+    assert all(parts == {} for parts in fleet.containers().values())
+
+
+def test_a_first_deploy_serves_at_the_floating_address(fleet: Fleet) -> None:
+    assert fleet.deploy(fleet_place=True).code != 0  # the lock is written, to be looked at
+    run = good(fleet.deploy())
+    print(f"first deploy of {len(ROLES)} hosts: {run.seconds:.0f} s, n=1")
+    parts = fleet.containers()
+    assert [name for name in ROLES for part in parts[name] if part in ENGINES] == ["gpu-a", "gpu-b"]
+    assert all(fleet.hosts[name].completion() == 200 for name in ("gw-a", "gw-b"))
+    with fleet.load("nothing changes"):
+        pass
+
+
+def test_secrets_are_the_same_and_only_where_they_are_needed(fleet: Fleet) -> None:
+    keys = {name: fleet.hosts[name].read(f"{STATE}/secrets/engine-key.json") for name in ROLES}
+    assert len(set(keys.values())) == 1
+    where = {name: fleet.hosts[name].sh(f"cd {STATE}; ls secrets/api-keys tls | xargs") for name in ROLES}
+    assert all("default" not in where[name] and ".key" not in where[name] for name in ("gpu-a", "gpu-b"))
+    assert where["gw-a"] == where["gw-b"]
+    value = json.loads(keys["gpu-a"])["sends"]
+    run = good(fleet.deploy("-vvv", "--diff"))
+    assert value not in run.text + str(run.tasks)
+    for host in fleet.members():
+        assert host.run("sh", "-c", f"journalctl --no-pager | grep -F {value}").out == ""
+
+
+def test_the_second_run_changes_and_restarts_nothing(fleet: Fleet) -> None:
+    before = fleet.containers()
+    run = good(fleet.deploy())
+    print(f"second deploy: {run.seconds:.0f} s, n=1")
+    assert run.changed() == []
+    assert fleet.restarted(before) == []
+
+
+def test_engines_answer_gateways_and_no_stranger_after_reload_and_restart_too(fleet: Fleet) -> None:
+    address, port = fleet.hosts["gpu-a"].address, engine_port(fleet)
+
+    def right() -> bool:
+        allowed = all(connects(fleet.hosts[name], address, port) for name in ("gw-a", "gw-b"))
+        return allowed and not any(connects(fleet.hosts[name], address, port) for name in ("gpu-b", "stranger"))
+
+    assert right()
+    fleet.hosts["gpu-a"].sh("systemctl reload vllm-onprem-firewall")
+    assert right()
+    fleet.hosts["gpu-a"].sh("systemctl restart docker")
+    time.sleep(5)
+    assert not connects(fleet.hosts["stranger"], address, port)
+    fleet.hosts["gpu-a"].boot()
+    # before anything else of the boot is waited for
+    assert not connects(fleet.hosts["stranger"], address, port)
+    deadline = time.monotonic() + 600
+    while not right():
+        assert time.monotonic() < deadline
+        time.sleep(2)
+    good(fleet.deploy())
+
+
+def test_a_changed_flag_replaces_one_replica_after_the_other_and_no_request_fails(fleet: Fleet) -> None:
+    before = fleet.containers()
+    looked = good(fleet.deploy("--check", "--diff", stack=flags(*SEED)))
+    assert fleet.restarted(before) == []
+    assert "replace" in str(looked.tasks)
+    with fleet.load("changed flag") as load:
+        run = good(fleet.deploy(stack=flags(*SEED)))
+    print(f"  {run.seconds:.0f} s")
+    assert fleet.restarted(before) == ["gpu-a engine-toy-0", "gpu-b engine-toy-1"]
+    assert load.failures("whole") + load.failures("stream") == []
+
+
+def test_a_second_deploy_meanwhile_is_refused(fleet: Fleet) -> None:
+    other: list[Run] = []
+    thread = threading.Thread(target=lambda: other.append(fleet.deploy(stack=flags("--seed", "8"))))
+    thread.start()
+    center = fleet.hosts["gw-b"]
+    while center.run("test", "-e", "/var/lib/vllm-onprem/stack/deploy-lease.json").code:
+        assert thread.is_alive()
+        time.sleep(0.5)
+    refused = fleet.deploy(stack=flags("--seed", "8"))
+    thread.join()
+    assert refused.code != 0
+    assert "Another deploy of this fleet" in refused.failures()
+    good(other[0])
+
+
+@pytest.mark.parametrize(
+    ("moment", "seed"),
+    [
+        ("Take the replica out of the pools of every gateway", "11"),
+        ("Finish its requests, then change it, and have it answer", "12"),
+        ("Put it back into the pools of every gateway, which asks it first", "13"),
+        ("Apply the host's tree and prove it", "14"),
+    ],
+)
+def test_a_controller_killed_at_some_moment_is_gone_on_with(fleet: Fleet, moment: str, seed: str) -> None:
+    wanted = flags("--seed", seed)
+    with fleet.load(f"controller killed: {moment}") as load:
+        killed = fleet.deploy(stack=wanted, kill_at=moment)
+        assert killed.code == -9
+        good(fleet.deploy(stack=wanted))
+    assert load.failures("whole") + load.failures("stream") == []
+    assert good(fleet.deploy(stack=wanted)).changed() == []
+
+
+def test_a_replica_that_does_not_come_up_ends_the_deploy_and_the_rest_is_left_alone(fleet: Fleet) -> None:
+    good(fleet.deploy(stack=flags(*SEED)))
+    before = fleet.containers()
+    # accepted by vLLM's parser, and refused when the weights are loaded
+    broken = flags(*SEED, "--hf-overrides", '{"num_hidden_layers": 99}')
+    with fleet.load("a replica that does not come up") as load:
+        run = fleet.deploy(stack=broken)
+    assert run.code != 0
+    told = re.sub(r"\s+", " ", run.failures())
+    assert "engine-toy-0 was put back as it was before and answers." in told
+    assert "Not touched: engine-toy-1" in told
+    assert fleet.restarted(before) == ["gpu-a engine-toy-0"]
+    assert load.failures("whole") + load.failures("stream") == []
+    assert good(fleet.deploy(stack=flags(*SEED))).code == 0
+
+
+def test_a_lost_gateway_costs_no_new_request_for_long(fleet: Fleet) -> None:
+    good(fleet.deploy(stack=flags(*SEED)))
+    lost, kept = fleet.hosts["gw-a"], fleet.hosts["gw-b"]
+    if FLOATING not in lost.sh("ip -4 address show eth0"):
+        lost, kept = kept, lost
+    lost.container.pause()
+    began = time.monotonic()
+    try:
+        while FLOATING not in kept.sh("ip -4 address show eth0"):
+            assert time.monotonic() - began < 30
+            time.sleep(0.1)
+        print(f"the floating address moved after {time.monotonic() - began:.1f} s, n=1")
+        assert kept.completion() == 200
+    finally:
+        lost.container.unpause()
+
+
+def test_a_replica_that_is_not_wanted_any_more_leaves_the_gateways_first(fleet: Fleet) -> None:
+    fleet.hosts_file.with_suffix(".lock").unlink()
+    assert fleet.deploy(stack=flags(*SEED, replicas=1), fleet_place=True).code != 0
+    with fleet.load("a replica less") as load:
+        good(fleet.deploy(stack=flags(*SEED, replicas=1)))
+    assert load.failures("whole") + load.failures("stream") == []
+    assert sum(part in ENGINES for name in ROLES for part in fleet.hosts[name].containers()) == 1
+    # and now it is the only one
+    before = fleet.containers()
+    run = fleet.deploy(stack=flags("--seed", "9", replicas=1))
+    assert run.code != 0
+    assert "no answers for about" in run.failures()
+    assert fleet.restarted(before) == []

@@ -1,0 +1,185 @@
+"""The order in which the playbook changes engines, by Ansible itself on stand-ins for the programs of the hosts.
+
+What is called where, what happens when a step fails, and that one deploy at a time holds the fleet. Needs no Docker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stacks import ROOT
+
+ANSIBLE = ROOT / "ansible"
+# host -> its roles, and whether it has a tree of the stack by now
+HOSTS: dict[str, tuple[str, bool]] = {
+    "front": ("gateway observability", True),
+    "second": ("gateway", True),
+    "new": ("gateway", False),
+    "a": ("engines", True),
+    "b": ("engines", True),
+}
+# Writes down what it was called with, and fails where the file `fails` says so.
+PROGRAM = """\
+#!{python}
+import sys
+line = "{host}: " + " ".join(word for word in sys.argv[1:] if not word.endswith(".yaml"))
+line = line.replace("{scripts}/", "")
+with open("{log}", "a") as file:
+    file.write(line + "\\n")
+if line in open("{fails}").read().splitlines():
+    sys.exit("it does not")
+"""
+
+
+@dataclass
+class Ran:
+    """How a play ended: its exit code, what it printed, and which programs it called where."""
+
+    code: int
+    out: str
+    calls: list[str]
+
+
+class Bed:
+    """Hosts of a fleet as folders of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log, self.fails = folder, folder / "log", folder / "fails"
+        for host in HOSTS:
+            program = folder / host / "current/.venv/bin/python"
+            program.parent.mkdir(parents=True)
+            scripts = folder / host / "current/scripts"
+            program.write_text(
+                PROGRAM.format(python=sys.executable, host=host, scripts=scripts, log=self.log, fails=self.fails)
+            )
+            program.chmod(0o755)
+
+    def facts(self, host: str) -> dict[str, Any]:
+        """What the plays before have learned of a host."""
+        current = self.folder / host / "current"
+        act = [str(current / ".venv/bin/python"), str(current / "scripts/fleet_host.py")]
+        return {"__fleet_at": {"host": host, "act": act, "current": str(current), "runs": HOSTS[host][1]}}
+
+    def play(self, steps: Sequence[Mapping[str, Any]], fails: Sequence[str] = (), **variables: Any) -> Ran:
+        """Change engines in these steps; a program whose call is among `fails` fails."""
+        self.log.write_text("")
+        self.fails.write_text("\n".join(fails))
+        groups = {
+            f"fleet_{role}": {"hosts": dict.fromkeys(name for name, (roles, _) in HOSTS.items() if role in roles)}
+            for role in ("engines", "gateway", "observability")
+        }
+        inventory: dict[str, Any] = {
+            **groups,
+            "deploy_fleet": {"hosts": {host: self.facts(host) for host in HOSTS}},
+            "all": {
+                "vars": {
+                    "ansible_connection": "local",
+                    "ansible_python_interpreter": sys.executable,
+                    "stack_state": str(self.folder / "state"),
+                    "stack_allow_downtime": False,
+                    "__stack_project": str(ROOT),
+                    "rendered": {"stdout": json.dumps({"steps": list(steps), "hosts": {}})},
+                    **variables,
+                }
+            },
+        }
+        parts = [
+            {"ansible.builtin.set_fact": {"__fleet_rendered": "{{ rendered }}"}},
+            {"ansible.builtin.import_role": {"name": "fleet", "tasks_from": "hold"}},
+            {"ansible.builtin.import_role": {"name": "fleet", "tasks_from": "engines"}},
+            {"ansible.builtin.import_role": {"name": "fleet", "tasks_from": "let_go"}},
+        ]
+        play = {"hosts": "fleet_observability", "gather_facts": False, "any_errors_fatal": True, "tasks": parts}
+        program = f"{self.folder}/{{{{ inventory_hostname }}}}/current/.venv/bin/python"
+        tasks = [{"name": "After", "ansible.builtin.command": {"argv": [program, "after"]}}]
+        after = {"hosts": "fleet_gateway", "gather_facts": False, "tasks": tasks}
+        (self.folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
+        (self.folder / "play.yml").write_text(yaml.safe_dump([play, after]))
+        command = [str(ROOT / ".venv/bin/ansible-playbook"), "-i", "hosts.yml", "play.yml"]
+        environment = {
+            **os.environ, "ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg"), "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_HOME": str(ROOT / ".ansible"), "ANSIBLE_ROLES_PATH": str(ANSIBLE / "roles"),
+            "ANSIBLE_LIBRARY": str(ANSIBLE / "library"),
+        }  # fmt: skip
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        return Ran(done.returncode, done.stdout + done.stderr, self.log.read_text().splitlines())
+
+
+def steps(*told: str) -> list[dict[str, Any]]:
+    """`action engine host` each."""
+    return [
+        {**dict(zip(("action", "engine", "host"), one.split(), strict=True)), "number": number, "seconds": 60}
+        for number, one in enumerate(told, 1)
+    ]
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Bed:
+    return Bed(tmp_path)
+
+
+def without_silences(calls: list[str]) -> list[str]:
+    return [call for call in calls if "silence.py" not in call]
+
+
+def test_one_engine_after_the_other_out_of_all_gateways_that_run_and_back(bed: Bed) -> None:
+    ran = bed.play(steps("start e-2 b", "replace e-0 a", "stop e-1 b"))
+    assert ran.code == 0, ran.out
+    assert without_silences(ran.calls)[:-3] == [
+        "b: fleet_host.py start e-2",
+        # it may be one that was stopped in this deploy; a gateway that does not know it says so
+        *("front: pool.py back e-2", "second: pool.py back e-2"),
+        *("front: pool.py out e-0", "second: pool.py out e-0"),
+        "a: fleet_host.py replace e-0",
+        *("front: pool.py back e-0", "second: pool.py back e-0"),
+        *("front: pool.py out e-1", "second: pool.py out e-1"),
+        "b: fleet_host.py stop e-1",
+    ]
+    assert sorted(ran.calls[-3:]) == ["front: after", "new: after", "second: after"]
+    assert "front: silence.py e-0 --seconds=60" in ran.calls
+    assert "front: silence.py e-0 --end" in ran.calls
+    assert not (bed.folder / "state/deploy-lease.json").exists()
+
+
+def test_a_replica_that_fails_ends_the_deploy_and_what_was_put_back_serves_again(bed: Bed) -> None:
+    ran = bed.play(steps("replace e-0 a", "replace e-1 b", "replace e-2 b"), fails=["b: fleet_host.py replace e-1"])
+    assert ran.code != 0
+    assert without_silences(ran.calls)[-3:] == [
+        "b: fleet_host.py replace e-1",
+        "front: pool.py back e-1",
+        "second: pool.py back e-1",
+    ]
+    told = " ".join(ran.out.split())
+    assert "e-1 on b: it does not" in told
+    assert "It gets requests as before." in told
+    assert "changed by this deploy, and serving: e-0." in told
+    assert "Not touched: e-2, the gateways' own files" in told
+
+
+def test_a_gateway_that_would_have_no_replica_left_ends_it_before_the_engine_is_touched(bed: Bed) -> None:
+    ran = bed.play(steps("replace e-0 a"), fails=["second: pool.py out e-0", "second: pool.py back e-0"])
+    assert ran.code != 0
+    assert [call for call in ran.calls if "fleet_host.py" in call] == []
+    assert without_silences(ran.calls)[-2:] == ["front: pool.py back e-0", "second: pool.py back e-0"]
+    assert "It gets no requests from second." in " ".join(ran.out.split())
+
+
+def test_a_fleet_that_another_deploy_holds_is_left_alone_and_that_of_a_dead_one_taken(bed: Bed) -> None:
+    lease = bed.folder / "state/deploy-lease.json"
+    lease.parent.mkdir()
+    lease.write_text(json.dumps({"holder": "elsewhere/m/b/s/1/2", "until": 4e9}))
+    ran = bed.play(steps("replace e-0 a"))
+    assert ran.code != 0
+    assert ran.calls == []
+    assert "elsewhere/m/b/s/1/2" in ran.out
+    assert bed.play(steps("replace e-0 a"), fleet_lease_dead="elsewhere/m/b/s/1/2").code == 0

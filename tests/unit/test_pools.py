@@ -1,0 +1,188 @@
+"""Replicas out of the pools of a gateway host and back, one engine of a host replaced; with stand-ins for Docker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stack import drains, pools, replica
+from stack.deploy.running import running_engines
+from stack.docker_host import HASH_LABEL
+from stack.errors import InputError, StackError
+from stack.inputs import Place
+from stack.plan.types import Plan
+from stack.render import MANIFEST, manifest
+from stack.tree import read_tree, write_tree
+from unit import fake_docker, given
+
+FRONT = given.host("front", 1, roles=["gateway", "observability"])
+SERVING = (given.host("a", 11, roles=["engines"]), given.host("b", 12, roles=["engines"]))
+PLANS = given.fleet(given.config(given.toy(replicas=2)), FRONT, *SERVING)
+ZERO, ONE = "engine-toy-0", "engine-toy-1"
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A gateway host whose HAProxys send requests to both replicas, which answer."""
+    monkeypatch.setattr("stack.pools.in_pools", lambda *_: {ZERO, ONE})
+    monkeypatch.setattr("stack.adjust.adjust", lambda *_: ["haproxy"])
+    monkeypatch.setattr("stack.pools.ask_at", lambda *_: "8 tokens")
+    (tmp_path / "live").mkdir()
+    (tmp_path / "live/plan.json").write_text(json.dumps(PLANS["front"].as_dict()))
+    return Place("vllm-onprem", tmp_path)
+
+
+def test_a_replica_is_out_until_it_is_put_back(gateway: Place) -> None:
+    assert pools.take_out(gateway, ZERO, fake_docker.engine())
+    assert drains.replacing(gateway.state) == {ZERO}
+    assert drains.drained(gateway.state) == frozenset()  # no person decided it
+    assert pools.put_back(gateway, ZERO, fake_docker.engine())
+    assert drains.replacing(gateway.state) == frozenset()
+
+
+def test_one_that_this_gateway_does_not_know_is_nothing_to_do(gateway: Place) -> None:
+    assert not pools.take_out(gateway, "engine-new-0", fake_docker.engine())
+    assert not pools.put_back(gateway, "engine-new-0", fake_docker.engine())
+
+
+@pytest.mark.parametrize("other", ["drained", "replacing", "down"])
+def test_the_last_that_serves_is_not_taken_out(other: str, gateway: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    if other == "drained":
+        drains.save(gateway.state, [ONE])
+    elif other == "replacing":
+        drains.save_replacing(gateway.state, [ONE])
+    else:
+        monkeypatch.setattr("stack.pools.in_pools", lambda *_: {ZERO})
+    with pytest.raises(InputError, match="no other replica serves toy"):
+        pools.take_out(gateway, ZERO, fake_docker.engine())
+    assert ZERO not in drains.replacing(gateway.state)
+    monkeypatch.setenv("ALLOW_DOWNTIME", "1")
+    assert pools.take_out(gateway, ZERO, fake_docker.engine())
+
+
+def test_one_that_does_not_answer_this_gateway_stays_out(gateway: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(where: str, *_: object) -> str:
+        raise LookupError(f"nobody at {where}")
+
+    pools.take_out(gateway, ZERO, fake_docker.engine())
+    monkeypatch.setattr("stack.pools.ask_at", refuse)
+    with pytest.raises(StackError, match=r"does not answer this gateway at 10\.0\.0\.11:18000"):
+        pools.put_back(gateway, ZERO, fake_docker.engine())
+    found = pools.settle(gateway, fake_docker.engine())
+    assert "stays out of its pool" in found[ZERO]
+    assert drains.replacing(gateway.state) == {ZERO}
+
+
+def test_what_a_deploy_has_left_out_is_put_back_by_the_next(gateway: Place) -> None:
+    drains.save_replacing(gateway.state, [ZERO])
+    assert pools.settle(gateway, fake_docker.engine()) == {ZERO: "is in its pool again"}
+    assert drains.replacing(gateway.state) == frozenset()
+
+
+def tree(version: str, **more: str) -> dict[str, bytes]:
+    """The files of a host of engines; of another version another flag and other files of its other parts."""
+    plan = {"project": "vllm-onprem", "engines": PLANS["a"].as_dict()["engines"], "version": version}
+    files = {"compose.yaml": version, "nginx/nginx.conf": version, "plan.json": json.dumps(plan), **more}
+    encoded = {path: text.encode() for path, text in files.items()}
+    return {**encoded, MANIFEST: manifest(encoded)}
+
+
+class Engines:
+    """Docker and Compose of one host: an engine is what the written compose.yaml says when it is renewed."""
+
+    def __init__(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.live, self.runs, self.broken = state / "live", dict[str, str](), set[str]()
+        self.renewed: list[str] = []
+        monkeypatch.setattr("stack.replica.containers", lambda *_: {n: self.part(n) for n in self.runs})
+        monkeypatch.setattr(
+            "stack.replica.service_hashes",
+            lambda files: dict.fromkeys((ZERO, ONE), files["compose.yaml"].decode()),
+        )
+        monkeypatch.setattr("stack.replica.wait_until_idle", lambda *_: 0.0)
+        monkeypatch.setattr("stack.replica.renew", self.renew)
+
+    def part(self, name: str) -> Any:
+        part: Any = fake_docker.container(name)
+        part.labels[HASH_LABEL] = self.runs[name]
+        part.stop = lambda timeout: None
+        part.remove = lambda: self.runs.pop(name)
+        return part
+
+    def renew(self, live: Path, plan: dict[str, Any], engine: dict[str, Any], *_: object) -> None:
+        version = read_tree(live)["compose.yaml"].decode()
+        self.runs[engine["name"]] = version
+        self.renewed.append(f"{engine['name']} {version}")
+        if version in self.broken:
+            raise StackError(f"{engine['name']} is not ready")
+
+
+@pytest.fixture
+def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engines:
+    return Engines(tmp_path, monkeypatch)
+
+
+Renew = Callable[[str, dict[str, bytes]], str]
+
+
+@pytest.fixture
+def renew(tmp_path: Path) -> Renew:
+    def call(name: str, files: dict[str, bytes]) -> str:
+        plan = Plan(**{**vars(PLANS["a"]), "engines": (PLANS["a"].engines[0], PLANS["b"].engines[0])})
+        return replica.renew_one(plan, tmp_path, files, name, fake_docker.engine())
+
+    return call
+
+
+def test_a_first_engine_brings_the_whole_tree(engines: Engines, renew: Renew) -> None:
+    assert renew(ZERO, tree("new")) == f"started {ZERO}"
+    assert read_tree(engines.live) == tree("new")
+
+
+def test_engines_get_their_files_and_other_parts_keep_theirs_until_their_turn(engines: Engines, renew: Renew) -> None:
+    write_tree(engines.live, tree("old"))
+    engines.runs = {ZERO: "old", ONE: "old"}
+    assert renew(ZERO, tree("new")) == f"replaced {ZERO}"
+    found = read_tree(engines.live)
+    assert (found["compose.yaml"], found["nginx/nginx.conf"]) == (b"new", b"old")
+    assert json.loads(found["plan.json"])["version"] == "old"
+    assert engines.runs == {ZERO: "new", ONE: "old"}
+
+
+def test_the_second_engine_that_fails_is_put_back_as_it_was_and_the_first_stays(engines: Engines, renew: Renew) -> None:
+    write_tree(engines.live, tree("old"))
+    engines.runs = {ZERO: "old", ONE: "old"}
+    renew(ZERO, tree("new"))
+    engines.broken = {"worse"}
+    with pytest.raises(StackError, match=f"{ONE} was put back as it was before and answers"):
+        renew(ONE, tree("worse"))
+    assert engines.runs == {ZERO: "new", ONE: "old"}
+    assert read_tree(engines.live) == tree("old")
+
+
+def test_one_that_did_not_run_is_stopped_again(engines: Engines, renew: Renew) -> None:
+    write_tree(engines.live, tree("old"))
+    engines.runs, engines.broken = {ZERO: "old"}, {"new"}
+    with pytest.raises(StackError, match="did not run before, so it is stopped again"):
+        renew(ONE, tree("new"))
+    assert engines.runs == {ZERO: "old"}
+    assert read_tree(engines.live) == tree("old")
+
+
+def test_one_whose_files_are_gone_is_told_as_such(engines: Engines, renew: Renew) -> None:
+    write_tree(engines.live, tree("old"))
+    engines.runs, engines.broken = {ZERO: "of long ago"}, {"new"}
+    with pytest.raises(StackError, match="could NOT be put back"):
+        renew(ZERO, tree("new"))
+
+
+def test_what_runs_is_told_by_its_container() -> None:
+    part = fake_docker.container(ZERO, health="healthy", ports={"10.0.0.11": 18000}, gpus=("GPU-1",))
+    part.labels[HASH_LABEL] = "abc"
+    others = (fake_docker.container("nginx"), fake_docker.container(ONE, status="exited"))
+    assert running_engines("vllm-onprem", fake_docker.engine(part, *others)) == {
+        ZERO: {"hash": "abc", "gpus": ("GPU-1",), "ports": (18000,), "serving": True}
+    }
