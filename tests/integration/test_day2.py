@@ -195,7 +195,7 @@ def test_a_replica_that_is_cordoned_is_gone_and_comes_back(stack: Stack) -> None
     assert (refused.code, "runs on the CPU" in refused.err) == (2, True), refused.err
     plan = applied(place.live)
     # little of it: a worker spins for a second after each request, and the replica that starts wants the cores
-    with Load(URL, stack.key, stack.ca_file, "toy", workers=1, tokens=16, pause=2) as load:
+    with Load(URL, stack.key, stack.ca_file, "toy", workers=2, tokens=16, pause=4) as load:
         load.wait_for(3, seconds=60)
         out = change(place, plan, cordons.without_engines(plan, {"engine-toy-1"}), ROOT, stack.client, 30)
         load.wait_for(3, seconds=60)
