@@ -87,6 +87,7 @@ def test_a_replica_that_stays_drained(stack: Stack, watched: Watched) -> None:
 
 
 def test_a_replica_that_hangs(stack: Stack, watched: Watched) -> None:
+    watched.until("ReplicaOutOfPool", False, SCRAPED)  # of a stack that has just come up the last scrape may be older
     hit(part(stack, VICTIM), signal.SIGSTOP)
     try:
         watched.until("ReplicaOutOfPool", True, SCRAPED, server=VICTIM)
