@@ -37,7 +37,7 @@ part() {
 }
 part .venv/bin/python -m pytest --numprocesses auto --dist worksteal
 part tests/lint.sh
-part .venv/bin/python -m pytest --verbose -s tests/integration
+part .venv/bin/python -m pytest --verbose -s -rs tests/integration # what is skipped is said at the end
 
 echo "test: $((SECONDS - began)) s in all" >&2
 ((${#failed[@]} == 0)) || { printf 'test: failed: %s\n' "${failed[@]}" >&2 && exit 1; }
