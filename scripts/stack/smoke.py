@@ -20,10 +20,12 @@ from stack.checks import Check, SkippedError
 from stack.docker_host import address, condition, containers, get_page
 from stack.drains import drained, replacing
 from stack.gateway_client import GatewayClient, Refused
+from stack.observe.jobs import JOBS
 from stack.secrets import engine_key
 
 DEADLINE_SECONDS = 60.0
-SCRAPE_WAIT_SECONDS = 45.0  # a new target is first scraped within one interval of 15 s
+# A probe that came before the gateway knew of its new model fails, and is asked again one interval later.
+SCRAPE_WAIT_SECONDS = float(max(job.interval + job.timeout for job in JOBS.values()))
 UP = ("running", "healthy")
 PROMPT = "Say something short."
 
