@@ -18,6 +18,7 @@ from stack.deploy.provenance import who
 from stack.deploy.records import How, Made
 from stack.errors import InputError
 from stack.inputs import ROOT
+from stack.locks import add_wait_argument
 
 
 def main() -> int:
@@ -34,9 +35,7 @@ def main() -> int:
         "--rollback", action="store_true", help="go back to it: images and models are those that are here"
     )
     parser.add_argument("--keep", type=int, metavar="N", help="releases that stay; the others go (default: all stay)")
-    parser.add_argument(
-        "--wait", type=float, default=0, metavar="S", help="seconds to wait for another command that changes this stack"
-    )
+    add_wait_argument(parser)
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
     arguments = parser.parse_args()
     place = place_here(inputs.place(arguments).state)

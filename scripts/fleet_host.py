@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stack import console, fleet_host, inputs
 from stack.errors import InputError
+from stack.locks import add_wait_argument
 
 
 def main() -> int:
@@ -23,9 +24,7 @@ def main() -> int:
     parser.add_argument("action", choices=fleet_host.ACTIONS, help="what to do")
     parser.add_argument("engine", nargs="?", help="for start, replace and stop")
     parser.add_argument("--shipped", type=Path, required=True, metavar="DIR", help="the tree that the controller sent")
-    parser.add_argument(
-        "--wait", type=float, default=0, metavar="S", help="seconds to wait for another command that changes this stack"
-    )
+    add_wait_argument(parser)
     arguments = parser.parse_args()
     if (arguments.engine is None) == (arguments.action in ("start", "replace", "stop")):
         raise InputError("fleet_host.py", "start, replace and stop are of one engine, the others of none")

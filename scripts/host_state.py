@@ -19,7 +19,7 @@ from stack.deploy.host_state import tell
 from stack.docker_host import connect
 from stack.errors import InputError
 from stack.inputs import ROOT
-from stack.locks import only_one
+from stack.locks import add_wait_argument, only_one
 from stack.plan.gateway import client_names
 from stack.prepare import make_secrets
 from stack.secrets.check import check
@@ -33,9 +33,7 @@ def main() -> int:
     parser.add_argument("--host", required=True, metavar="NAME", help="the host's name in the plan")
     parser.add_argument("--make-secrets", action="store_true", help="make the API keys and the certificate if missing")
     parser.add_argument("--roles", metavar="ROLES", help="of a host of a fleet: engines,gateway,observability or less")
-    parser.add_argument(
-        "--wait", type=float, default=0, metavar="S", help="seconds to wait for another command that changes this stack"
-    )
+    add_wait_argument(parser)
     arguments = parser.parse_args()
     shown = str(arguments.stack)
     config = load_config(arguments.stack, shown)

@@ -16,6 +16,7 @@ from stack.deploy.activation import command
 from stack.deploy.place import place_here
 from stack.deploy.provenance import BY, who
 from stack.docker_host import connect
+from stack.locks import add_wait_argument
 
 
 def main() -> int:
@@ -27,9 +28,7 @@ def main() -> int:
     inputs.add_arguments(parser)
     parser.add_argument("--to", metavar="ID", help="a release, by the beginning of its id (default: the previous one)")
     parser.add_argument("--dry-run", action="store_true", help="only say where to, and whether it could be done")
-    parser.add_argument(
-        "--wait", type=float, default=0, metavar="S", help="seconds to wait for another command that changes this stack"
-    )
+    add_wait_argument(parser)
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
     arguments = parser.parse_args()
     here = inputs.place(arguments)

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from stack import console, fleet_host, inputs, lifecycle, summary
+from stack.locks import add_wait_argument
 
 
 def main() -> int:
@@ -15,9 +16,7 @@ def main() -> int:
     parser.add_argument(
         "--shipped", type=Path, metavar="DIR", help="a tree that was rendered elsewhere: nothing else is brought up"
     )
-    parser.add_argument(
-        "--wait", type=float, default=0, metavar="S", help="seconds to wait for another command that changes this stack"
-    )
+    add_wait_argument(parser)
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
     arguments = parser.parse_args()
     of_fleet = arguments.shipped is not None and fleet_host.is_one(arguments)

@@ -181,7 +181,7 @@ def _still_proven(engine: Engine, before: Seen, steps: float | None, now: float)
 
 
 def _failed(before: Seen, problem: str) -> tuple[Seen, str]:
-    return replace(before, failures=before.failures + 1, since=before.since or time.time(), proven=0.0), problem
+    return replace(before, failures=before.failures + 1, since=before.since or time.time()), problem
 
 
 def _compare(before: Seen, steps: float, after: float, began: float, problem: str) -> tuple[Seen, str]:

@@ -42,7 +42,7 @@ def _out_of_memory(_: re.Match[str]) -> str:
     return "the GPU's memory is full: lower gpu_memory_utilization or max_num_seqs, or use more GPUs for one engine"
 
 
-# vLLM 0.32's own words: v1/core/kv_cache_utils.py, v1/worker/cpu_worker.py, gpu_worker.py and utils.py, and PyTorch's.
+# vLLM 0.32's own words: v1.core.kv_cache_utils, v1.worker.cpu_worker, gpu_worker and utils, and PyTorch's.
 _KNOWN: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (
         r"max seq len \((?P<length>\d+)\), \((?P<needed>[\d.]+) GiB KV cache is needed, which is larger than the"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import time
 from collections.abc import Iterator
@@ -11,6 +12,13 @@ from typing import TextIO
 
 from stack.console import say, step
 from stack.errors import StackError
+
+
+def add_wait_argument(parser: argparse.ArgumentParser) -> None:
+    """The argument of commands that may wait for only_one()."""
+    parser.add_argument(
+        "--wait", type=float, default=0, metavar="S", help="seconds to wait for another command that changes this stack"
+    )
 
 
 @contextmanager

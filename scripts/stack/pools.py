@@ -13,9 +13,8 @@ from stack import adjust, drains
 from stack.errors import InputError, StackError
 from stack.gateway_client import Refused
 from stack.inputs import ROOT, Place
+from stack.reload import SERVICES
 from stack.smoke import ask_at, behind, in_pools
-
-BALANCERS = ("haproxy", "haproxy-standby")
 
 
 def take_out(place: Place, replica: str, client: docker.DockerClient) -> bool:
@@ -88,7 +87,7 @@ def _where(plan: Mapping[str, Any], replica: str) -> str:
 def _balancers(place: Place, client: docker.DockerClient) -> list[str]:
     """Those that run: one that does not is nobody's way to a replica."""
     found = []
-    for service in BALANCERS:
+    for service in SERVICES["haproxy"]:
         try:
             in_pools(place.project, service, client)
         except (LookupError, requests.RequestException):

@@ -22,7 +22,7 @@ from stack.docker_host import HASH_LABEL, containers
 from stack.effects import service_hashes
 from stack.errors import StackError
 from stack.plan.types import Plan
-from stack.roll import renew, wait_until_idle
+from stack.roll import finish_requests, renew
 from stack.tree import read_tree, write_tree
 
 Files = Mapping[str, bytes]
@@ -88,9 +88,7 @@ def _is_engines(path: str) -> bool:
 
 
 def _finish(plan: Plan, name: str, client: docker.DockerClient) -> None:
-    left = wait_until_idle(plan.project, name, float(plan.gateway["request_timeout"]), client)
-    if left:
-        say(f"warning: {name} still works on {left:g} requests; it gets its shutdown_timeout to finish them")
+    finish_requests(plan.project, name, float(plan.gateway["request_timeout"]), client)
 
 
 def _renew(plan: Plan, live: Path, files: Files, name: str, client: docker.DockerClient) -> None:

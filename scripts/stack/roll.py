@@ -84,9 +84,7 @@ def roll(
         drained = drained_files(frozenset({name}))
         write_tree(live, drained)
         reload(project, services_of(["haproxy"]), drained, client)
-        left = wait_until_idle(project, name, float(plan["gateway"]["request_timeout"]), client)
-        if left:
-            say(f"warning: {name} still works on {left:g} requests; it gets its shutdown_timeout to finish them")
+        finish_requests(project, name, float(plan["gateway"]["request_timeout"]), client)
         with silenced(plan, name, engine["stop_grace"] + engine["startup_timeout"], "replaced by make up"):
             renew(live, plan, engine, client, wait)
     write_tree(live, files)
@@ -122,6 +120,13 @@ def started_within(state: Path) -> dict[str, float]:
 def remember_start(state: Path, name: str, seconds: float) -> None:
     """Keep how long an engine took to be ready."""
     (state / "start-seconds.json").write_text(json.dumps({**started_within(state), name: round(seconds, 1)}) + "\n")
+
+
+def finish_requests(project: str, name: str, limit: float, client: docker.DockerClient) -> None:
+    """Wait for the requests in flight of an engine that is about to be stopped; warn of those left after the limit."""
+    left = wait_until_idle(project, name, limit, client)
+    if left:
+        say(f"warning: {name} still works on {left:g} requests; it gets its shutdown_timeout to finish them")
 
 
 def wait_until_idle(

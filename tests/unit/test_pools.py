@@ -102,7 +102,7 @@ class Engines:
             "stack.replica.service_hashes",
             lambda files: dict.fromkeys((ZERO, ONE), files["compose.yaml"].decode()),
         )
-        monkeypatch.setattr("stack.replica.wait_until_idle", lambda *_: 0.0)
+        monkeypatch.setattr("stack.replica.finish_requests", lambda *_: None)
         monkeypatch.setattr("stack.replica.renew", self.renew)
 
     def part(self, name: str) -> Any:

@@ -2,7 +2,7 @@
 
     KV cache = utilization x total - weights - activations - graphs - non-torch - NCCL      (all of one GPU)
 
-as vllm/v1/worker/gpu_worker.py determine_available_memory measures it; docs/plan.md has each term and its source.
+as vllm.v1.worker.gpu_worker determine_available_memory measures it; docs/plan.md has each term and its source.
 """
 
 from __future__ import annotations
