@@ -19,7 +19,12 @@ stop_our_engine() {
   echo "test: the Docker engine (process $pid) is still running" >&2
 }
 
-command -v curl >/dev/null || { apt-get -qq update && apt-get -qq install -y curl >/dev/null; } || exit # pasted in a test
+install() {
+  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
+}
+command -v curl >/dev/null || install curl || exit # pasted in a test
+command -v chromium >/dev/null || install chromium ||
+  echo "test: no Chromium: nobody looks at the report's picture, that test is skipped" >&2
 scripts/setup.sh dev || exit
 if ! engine_answers; then
   # systemd keeps what it started, as after any installation

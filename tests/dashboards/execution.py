@@ -32,7 +32,7 @@ def problem(prometheus: Prometheus, target: Target, values: Mapping[str, str]) -
         found = [(series["metric"], [series["value"]]) for series in result]
     else:
         span = Span(now - SECONDS, now)
-        asked = {"query": query, "start": span.start, "end": span.end, "step": span.step}
+        asked = {"query": query, "start": span.first, "end": span.end, "step": span.step}
         found = [(series["metric"], series["values"]) for series in prometheus.get("query_range", asked)["result"]]
     shown = [labels for labels, points in found if _any_number(points)]
     if not shown:

@@ -86,6 +86,13 @@ def test_points_are_no_more_than_a_screen_has_and_rates_leave_no_gap(seconds: in
     assert (span.step, span.built_in()["__rate_interval"]) == (step, rate)
 
 
+@pytest.mark.parametrize("seconds", [1, 14, 15, 61, 3599, 86400])
+def test_the_last_point_is_the_end_and_the_first_is_not_before_the_start(seconds: int) -> None:
+    span = Span(1000, 1000 + seconds)
+    assert (span.end - span.first) % span.step == 0
+    assert span.start <= span.first < span.start + span.step
+
+
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [

@@ -28,6 +28,11 @@ class Span:
         """A multiple of the scrape interval, so that a long time is not more points than a screen has."""
         return max(1, math.ceil((self.end - self.start) / POINTS / SCRAPE_SECONDS)) * SCRAPE_SECONDS
 
+    @property
+    def first(self) -> float:
+        """The first point: the last one is the end, as "now" is what people look at, not up to a step before it."""
+        return self.end - (self.end - self.start) // self.step * self.step
+
     def built_in(self) -> dict[str, str]:
         """Grafana's own variables."""
         # four scrapes and no gap between two points, as Grafana has it
@@ -88,7 +93,7 @@ class Prometheus:
         """What a panel shows, query after query."""
         found = []
         for expr, form in panel.queries:
-            asked = {"query": fill_in(expr, values), "start": span.start, "end": span.end, "step": span.step}
+            asked = {"query": fill_in(expr, values), "start": span.first, "end": span.end, "step": span.step}
             for entry in self.get("query_range", asked)["result"]:
                 pairs = [(float(at), float(value)) for at, value in entry["values"]]
                 points = [(at, value) for at, value in pairs if math.isfinite(value)]
