@@ -52,7 +52,9 @@ def engine(folder: Path, model: Model, gpu: Gpu) -> Iterator[str]:
     image = choose(ROOT, Images(), "registry", "cuda").references["vllm"]
     name = f"plan-against-log-{folder.name.replace('.', '-')}"
     command = ["docker", "run", "--detach", "--name", name, "--gpus", f"device={gpu.uuid}", "--network", "none"]
-    command += ["--ipc", "host", "--volume", f"{folder}:/model:ro", "--entrypoint", vllm_args.ENTRYPOINT[0], image]
+    command += ["--ipc", "host", "--volume", f"{folder}:{vllm_args.MODEL_MOUNT}:ro"]
+    command += ["--volume", f"{folder}/engine.yaml:{vllm_args.SECRET_CONFIG}:ro"]
+    command += ["--entrypoint", vllm_args.ENTRYPOINT[0], image]
     command += [
         *vllm_args.ENTRYPOINT[1:],
         *vllm_args.argv(given.config(device="cuda"), model),
@@ -90,6 +92,7 @@ def test_the_log_says_what_the_plan_said(name: str, tmp_path: Path) -> None:
     make_toy_model(folder)
     (folder / "model.safetensors").unlink()  # its tokenizer serves; weights are made up by the engine
     (folder / "config.json").write_text(json.dumps(config(name)))
+    (folder / "engine.yaml").write_text(json.dumps({"api-key": ["of-nobody"]}))
     keys = dict.fromkeys(("max_model_len", "max_num_seqs", "gpu_memory_utilization"), "auto")
     stack = given.config(given.toy(**keys), device="cuda")
     files = {"toy": known(folder, stack.models[0])}

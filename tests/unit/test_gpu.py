@@ -1,4 +1,6 @@
-"""GPU hosts: modes, driver branches, CDI. What nvidia-smi, the driver and the toolkit say here is constructed."""
+"""GPU hosts: modes, driver branches, CDI. What nvidia-smi, the driver and the toolkit say here is constructed, but
+for one recording.
+"""
 
 from __future__ import annotations
 
@@ -64,6 +66,20 @@ def test_device_numbers_are_what_the_kernel_module_says(tmp_path: Path) -> None:
         (tmp_path / bus / "information").write_text(text)
     assert state.device_minors(tmp_path) == {A: 2, B: 0}
     assert state.device_minors(tmp_path / "no-module") == {}
+
+
+# A host with an H200, driver 580.159.04, as its kernel module says it: recorded.
+H200 = (
+    "Model: \t\t NVIDIA H200\nIRQ:   \t\t 41\nGPU UUID: \t GPU-1953eb06-880a-3f31-b529-79dfc362bdcc\n"
+    "Video BIOS: \t 96.00.a5.00.1a\nBus Type: \t PCIe\nDMA Size: \t 52 bits\nDMA Mask: \t 0xfffffffffffff\n"
+    "Bus Location: \t 0000:00:06.0\nDevice Minor: \t 0\nGPU Firmware: \t 580.159.04\nGPU Excluded:\t No\n"
+)
+
+
+def test_device_numbers_are_read_from_what_a_real_module_says(tmp_path: Path) -> None:
+    (tmp_path / "0000:00:06.0").mkdir()
+    (tmp_path / "0000:00:06.0/information").write_text(H200)
+    assert state.device_minors(tmp_path) == {"GPU-1953eb06-880a-3f31-b529-79dfc362bdcc": 0}
 
 
 # Drivers

@@ -32,16 +32,23 @@ class Setting:
 
 @dataclass(frozen=True)
 class Era:
-    """What the engine's version does in its profile run; the plan is for NOW, the others are for published logs."""
+    """What the engine's version does in its profile run; the plan is for now(), the others are for published logs.
+
+    state_bytes_per_logit: what its sampler keeps for each sequence and word of the vocabulary. tunes: whether it
+    measures compiled kernels on tensors of their own, the embedding table's size among them.
+    """
 
     sampler_bytes_per_logit: float
     non_torch: int
     counts_graphs: bool
+    state_bytes_per_logit: float = 0
+    tunes: bool = False
 
 
 def now() -> Era:
-    """vLLM 0.32."""
-    return Era(constant("engine", "sampler_bytes_per_logit"), constant("gpu", "non_torch"), counts_graphs=True)
+    """vLLM 0.32, whose second model runner all plans get."""
+    sampler, state = (constant("engine", f"{name}_bytes_per_logit") for name in ("sampler", "state"))
+    return Era(sampler, constant("gpu", "non_torch"), counts_graphs=True, state_bytes_per_logit=state, tunes=True)
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def memory_of(shape: Shape, weights: Weights, card: Card, setting: Setting, era:
         "weights": weights.per_gpu(size),
         "activations": activations(shape, setting, era),
         "graphs": graphs(shape, setting) if era.counts_graphs and not setting.eager else 0,
-        "non_torch": era.non_torch,
+        "non_torch": era.non_torch + ceil(setting.max_num_seqs * shape.vocabulary * era.state_bytes_per_logit),
         "nccl": _nccl(size),
     }
     layout = cache_layout(shape, size, setting.kv_cache_dtype, prefix_caching=setting.prefix_caching)
@@ -109,14 +116,24 @@ def memory_of(shape: Shape, weights: Weights, card: Card, setting: Setting, era:
 
 
 def activations(shape: Shape, setting: Setting, era: Era | None = None) -> int:
-    """The peak of the profiled step: the widest layer, the sampler, or the image encoder, whichever is largest."""
+    """The peak of the profiled step: the widest layer, the sampler, the image encoder or the measuring of compiled
+    kernels, whichever is largest.
+    """
     era = era or now()
     width, size, tokens = shape.bytes_per_weight, setting.tensor_parallel_size, setting.max_num_batched_tokens
     # residual, normed input and output of every token, beside the widest layer's own
     forward = tokens * width * (3 * shape.hidden + max(shape.widest / size, _experts(shape, size)))
     rows = min(setting.max_num_seqs, tokens)
     sampler = rows * shape.vocabulary * era.sampler_bytes_per_logit + tokens * shape.hidden * width
-    return ceil(max(forward, sampler, _encoder(shape)))
+    tuning = _tuning(shape, setting) if era.tunes and not setting.eager else 0
+    return ceil(max(forward, sampler, _encoder(shape), tuning))
+
+
+def _tuning(shape: Shape, setting: Setting) -> float:
+    # Inductor's benchmark_combo_kernel makes every argument of a kernel anew: of the first one the embedding table, the
+    # rows looked up and their norm. Models that see get their rows from outside the compiled part.
+    table = 0 if shape.vision else shape.embedding / setting.tensor_parallel_size
+    return (table + 2 * setting.max_num_batched_tokens * shape.hidden) * shape.bytes_per_weight
 
 
 def _experts(shape: Shape, size: int) -> float:

@@ -63,14 +63,16 @@ def test_the_articles_shape_stands_beside_what_its_gpus_could_do() -> None:
 
 
 def test_tensor_parallel_comes_in_where_the_model_does_not_fit() -> None:
-    choice = chosen("llama-3.1-70b", "a100-80-sxm")
-    assert way(choice) == (2, 4)
-    assert "too few" in choice.reasons[0]
+    assert way(chosen("llama-3.1-70b", "a100-80-sxm")) == (4, 2)
+    tight = chosen("llama-3.1-70b", "a100-80-sxm", gpu_memory_utilization=0.88)
+    assert way(tight) == (2, 4)
+    assert "too few" in tight.reasons[0]
 
 
 def test_weights_that_crowd_the_memory_leave_no_context_so_more_gpus_serve_one() -> None:
-    """70B on two cards starts with a context that is cut to 14,336; four cards hold the model's own."""
-    by_size = {each.size: each for each in chosen("llama-3.1-70b", "a100-80-sxm").considered}
+    """70B on 0.88 of two cards starts with a context that is cut; four cards hold the model's own."""
+    tight = chosen("llama-3.1-70b", "a100-80-sxm", gpu_memory_utilization=0.88)
+    by_size = {each.size: each for each in tight.considered}
     assert by_size[2].fits
     assert by_size[2].memory.setting.max_model_len < WANTED_CONTEXT
     assert by_size[4].memory.setting.max_model_len == 131072

@@ -42,9 +42,10 @@ class Outcome:
 
 def era(name: str) -> Era:
     """What the engines of a time did in their profile run."""
-    if name == "0.19":
-        return Era(now().sampler_bytes_per_logit, now().non_torch, counts_graphs=False)
-    return Era(constant("older", "sampler_bytes_per_logit"), constant("older", "non_torch"), counts_graphs=False)
+    if name == "0.32":
+        return now()
+    part = "first_runner" if name == "0.19" else "older"
+    return Era(constant(part, "sampler_bytes_per_logit"), constant(part, "non_torch"), counts_graphs=False)
 
 
 def outcome(row: Mapping[str, Any]) -> Outcome:
@@ -54,7 +55,7 @@ def outcome(row: Mapping[str, Any]) -> Outcome:
     given, in_tokens = row.get("given", {}), "tokens" in row
     spent = None
     if {"weights", "activations"} <= set(given):
-        other = given.get("non_torch", memory.non_torch / GIB) + memory.nccl / GIB
+        other = given.get("non_torch", memory.non_torch / GIB) + (memory.nccl + memory.graphs) / GIB
         spent = (given["weights"] + given["activations"] + other) * GIB
     return Outcome(
         row=row["row"],
