@@ -17,7 +17,7 @@ import pytest
 from docker.errors import ImageNotFound
 
 from stack import lifecycle
-from stack.deploy import activation, needs, provenance, records
+from stack.deploy import activation, needs, provenance, records, retention
 from stack.deploy.activation import Activation
 from stack.deploy.history import changes, program_changes, release_table
 from stack.deploy.place import ReleasePlace, place_here, tree_of
@@ -249,6 +249,16 @@ def test_what_was_cut_off_leaves_a_note_until_a_release_is_proven(host: Host) ->
     assert host.place.cut_off() is None
 
 
+def test_a_part_that_fails_and_is_put_back_leaves_the_note_that_was_there(host: Host) -> None:
+    host.apply("a")
+    with activation.noted(host.place, "b", host.live):
+        write_tree(host.live, tree("half"))
+    assert host.place.cut_off() == "b", "one replica of a fleet's deploy is done, and the release is not"
+    with pytest.raises(StackError), activation.noted(host.place, "c", host.live):
+        raise StackError("it does not come up")
+    assert host.place.cut_off() == "b"
+
+
 @pytest.fixture
 def up(host: Host, write_stack: WriteStack, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """`make up` as a release calls it, on a host where nothing is really started."""
@@ -303,7 +313,7 @@ def test_a_release_that_does_not_come_up_is_not_recorded(host: Host, up: Callabl
 
 
 def test_the_oldest_go_with_all_that_is_theirs(host: Host) -> None:
-    old = time.time() - 2 * activation.UNRECORDED_SECONDS
+    old = time.time() - 2 * retention.UNRECORDED_SECONDS
     for name in "abcd":
         host.send(name, python=f"py-{name}")
         (host.place.root / f"venvs/py-{name}").mkdir()
@@ -326,7 +336,7 @@ def test_a_tree_that_a_deploy_has_just_sent_is_left_alone_and_an_old_one_is_not(
     host.apply("a")
     for name in ("waits", "old", "half.partial"):
         (host.place.releases / name).mkdir()
-    old = time.time() - 2 * activation.UNRECORDED_SECONDS
+    old = time.time() - 2 * retention.UNRECORDED_SECONDS
     for name in ("old", "half.partial"):
         os.utime(host.place.releases / name, (old, old))
     host.apply("b", keep=5)
