@@ -104,6 +104,7 @@ class Fleet:
             },
             "activate.py": {"done": [], "became_current": True, "kept": [OLD, NEW]},
             "pool.py": {"settled": {}},
+            "up.py": {"done": []},
         }  # fmt: skip
 
     def play(self, plays: Sequence[Mapping[str, Any]], fails: Mapping[str, str] | None = None, **variables: Any) -> Ran:
