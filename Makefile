@@ -106,8 +106,8 @@ pull-mode: ## hosts deploy to themselves what a signed repository says, docs/git
 	@$(PLAY) ansible/playbooks/pull_deploy.yml
 provision: ## bare servers become proven GPU hosts, docs/provisioning.md [INVENTORY= ARGS=--check]
 	@$(PLAY) ansible/playbooks/provision.yml
-test-hosts: ## prove your own GPU hosts, reading only [INVENTORY= PROVISION_LOCK=]
-	@scripts/setup.sh dev && ANSIBLE_CONFIG=ansible/ansible.cfg PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON) -m pytest --verbose tests/hosts --hosts=ansible://gpu_nodes --ansible-inventory="$(INVENTORY)"
+test-hosts: ## prove your own GPU hosts, reading only; GROUP=gateway: hosts without a GPU [INVENTORY= PROVISION_LOCK= GROUP=]
+	@scripts/setup.sh dev && ANSIBLE_CONFIG=ansible/ansible.cfg PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON) -m pytest --verbose $(if $(GROUP),tests/hosts/test_stack.py tests/hosts/test_fleet_host.py,tests/hosts) --hosts=ansible://$(or $(GROUP),gpu_nodes) --ansible-inventory="$(INVENTORY)"
 test-hosts-matrix: ## the long matrix of the host roles and of deploys, on test hosts in containers
 	@scripts/setup.sh dev && scripts/setup.sh docker && $(PYTHON) -m pytest --verbose -s tests/provision tests/deploy
 test-fleet: ## the long matrix of a fleet: deploys under load, on test hosts in containers

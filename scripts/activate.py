@@ -2,6 +2,7 @@
 """Bring up, on a host, the release that this program is part of; once proven it is recorded and is the current one.
 
 It is what `make up` does, and run in the background of the host: the playbook deploy.yml and scripts/rollback.py do.
+On a host of a fleet it is the last step of its deploy, or of its rollback: its engines are done by then.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from stack import console, inputs, lifecycle
+from stack import console, fleet_host, inputs, lifecycle
 from stack.deploy.activation import Activation
 from stack.deploy.place import place_here
 from stack.deploy.provenance import who
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--keep", type=int, metavar="N", help="releases that stay; the others go (default: all stay)")
     add_wait_argument(parser)
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+    parser.set_defaults(again=False)
     arguments = parser.parse_args()
     place = place_here(inputs.place(arguments).state)
     release, before = ROOT.name, place.running()
@@ -45,12 +47,13 @@ def main() -> int:
     how: How = "rollback" if arguments.rollback else "deploy"
     activation = Activation(place, release, _made(arguments.made), how, who(), arguments.keep)
     activation.check()
-    plan, done = lifecycle.up(arguments, activation)
+    of_fleet = arguments.shipped is not None and fleet_host.is_one(arguments)
+    plan, done = (fleet_host if of_fleet else lifecycle).up(arguments, activation)
     if arguments.json:
         url = lifecycle.gateway_url(plan.as_dict())
         became = before != release
         console.print_json({"host": plan.host, "release": release, "before": before, "became_current": became,
-                            "done": done, "url": url})  # fmt: skip
+                            "done": done, "url": url, "kept": place.kept()})  # fmt: skip
         return 0
     print("\n".join(done) if done else "Nothing was restarted.")
     print(f"Release {release} runs" + (f"; before it {before} did." if before not in (None, release) else "."))

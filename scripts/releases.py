@@ -8,6 +8,7 @@ import argparse
 from stack import console, inputs
 from stack.deploy import records
 from stack.deploy.history import release_table
+from stack.deploy.member import membership
 from stack.deploy.place import place_here
 
 
@@ -20,11 +21,13 @@ def main() -> int:
     inputs.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print as JSON")
     arguments = parser.parse_args()
-    place = place_here(inputs.place(arguments).state)
+    here = inputs.place(arguments)
+    place = place_here(here.state)
     running, cut_off = place.running(), place.cut_off()
     found = [records.summary(record, running) for record in records.load_all(place.releases)]
     if arguments.json:
-        console.print_json({"releases": found, "running": running, "cut_off": cut_off})
+        told = {"releases": found, "running": running, "cut_off": cut_off, "state": str(here.state)}
+        console.print_json({**told, "fleet": membership(inputs.ROOT, here.live)})
         return 0
     print("\n".join(release_table(found, running)))
     if cut_off:

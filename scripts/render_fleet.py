@@ -53,11 +53,10 @@ def main() -> int:
             fleet_deploy.refuse_downtime(fleet_deploy.steps_of(hosts), found.shown)
     summary = fleet_deploy.told_of(hosts)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    for host in hosts:
-        name = host.plan.host
-        texts = {path: content.decode() for path, content in host.files.items()}
-        document = {"files": texts, "effects": summary["hosts"][name]["effects"]}
-        (arguments.output / f"{name}.json").write_text(json.dumps(document))
+    for plan, files in trees:
+        texts = {path: content.decode() for path, content in files.items()}
+        document = {"files": texts, "effects": summary["hosts"][plan.host]["effects"]}
+        (arguments.output / f"{plan.host}.json").write_text(json.dumps(document))
     console.print_json(summary)
     return 0
 

@@ -2,7 +2,8 @@
 """Go back to the release that ran before on this host, or to one of those that are kept, by the way of a deploy.
 
 Run on the host, from the release that runs; no controller and no checkout are needed. A second rollback goes back to
-where the first came from. Refused, with nothing changed, where an image, a model or the release is gone.
+where the first came from. Refused, with nothing changed, where an image, a model or the release is gone. The hosts of
+a fleet go back together: the playbook rollback_fleet.yml asks here where to.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from stack.deploy import needs, records
 from stack.deploy.activation import command
 from stack.deploy.place import place_here
 from stack.deploy.provenance import BY, who
+from stack.deploy.release import HOSTS
 from stack.docker_host import connect
+from stack.errors import InputError
+from stack.hardware import is_fleet, load_hosts
 from stack.locks import add_wait_argument
 
 
@@ -28,13 +32,17 @@ def main() -> int:
     inputs.add_arguments(parser)
     parser.add_argument("--to", metavar="ID", help="a release, by the beginning of its id (default: the previous one)")
     parser.add_argument("--dry-run", action="store_true", help="only say where to, and whether it could be done")
+    parser.add_argument("--noted", nargs="*", metavar="ID", help="what hosts of the fleet run or have begun to")
     add_wait_argument(parser)
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
     arguments = parser.parse_args()
     here = inputs.place(arguments)
     place = place_here(here.state)
     known, running, cut_off = records.load_all(place.releases), place.running(), place.cut_off()
-    goal = records.target(known, running, cut_off, arguments.to)
+    if not arguments.dry_run and is_fleet(load_hosts(inputs.ROOT / HOSTS)):
+        what = "the hosts of a fleet go back together: `make rollback INVENTORY=...`, from any checkout"
+        raise InputError(str(inputs.ROOT), what)
+    goal = records.fleet_target(known, running, [cut_off, *(arguments.noted or ())], arguments.to)
     records.refuse_other_stack(goal, here.state)
     needs.refuse_missing(goal, place.releases / goal.id, here.state.parent.parent, connect())
     if arguments.dry_run or (goal.id == running and not cut_off):

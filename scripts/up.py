@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stack import console, fleet_host, inputs, lifecycle, summary
+from stack import console, inputs, lifecycle, summary
 from stack.locks import add_wait_argument
 
 
@@ -19,8 +19,7 @@ def main() -> int:
     add_wait_argument(parser)
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
     arguments = parser.parse_args()
-    of_fleet = arguments.shipped is not None and fleet_host.is_one(arguments)
-    plan, done = fleet_host.up(arguments) if of_fleet else lifecycle.up(arguments)
+    plan, done = lifecycle.up(arguments)
     if arguments.json:
         console.print_json({"host": plan.host, "done": done, "url": lifecycle.gateway_url(plan.as_dict())})
         return 0

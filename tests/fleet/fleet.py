@@ -62,6 +62,15 @@ class Fleet:
             **{"fleet_place": False, **options},
         )  # fmt: skip
 
+    def rollback(self, *arguments: str, **options: Any) -> Run:
+        """Back by what the hosts hold: the controller has no stack file, no hosts file and nowhere to build."""
+        nothing = {"stack_file": "/nowhere/stack.yaml", "stack_build": "/nowhere", "stack_hosts_file": "/nowhere/hosts"}
+        return self.controller.play("rollback.yml", self.members(), *arguments, **{**nothing, **options})
+
+    def runs(self) -> dict[str, str]:
+        """Host -> id of the release that it runs."""
+        return {name: self.hosts[name].sh("basename $(readlink /opt/vllm-onprem/current)").strip() for name in ROLES}
+
     def containers(self) -> dict[str, dict[str, tuple[str, str]]]:
         return {name: self.hosts[name].containers() for name in ROLES}
 

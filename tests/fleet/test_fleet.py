@@ -155,6 +155,65 @@ def test_a_replica_that_does_not_come_up_ends_the_deploy_and_the_rest_is_left_al
     assert good(fleet.deploy(stack=flags(*SEED))).code == 0
 
 
+def one(releases: dict[str, str]) -> str:
+    """The release that all hosts run."""
+    (found,) = set(releases.values())
+    return found
+
+
+def test_a_rollback_brings_every_host_back_and_no_request_fails(fleet: Fleet) -> None:
+    good(fleet.deploy(stack=flags(*SEED)))
+    old = one(fleet.runs())
+    good(fleet.deploy(stack=flags("--seed", "21")))
+    new, before = one(fleet.runs()), fleet.containers()
+    looked = good(fleet.rollback("--check"))
+    assert (one(fleet.runs()), fleet.restarted(before)) == (new, [])
+    assert "replace" in str(looked.tasks)
+    with fleet.load("rollback") as load:
+        run = good(fleet.rollback())
+    print(f"  {run.seconds:.0f} s, n=1")
+    assert one(fleet.runs()) == old
+    assert fleet.restarted(before) == ["gpu-a engine-toy-0", "gpu-b engine-toy-1"]
+    assert load.failures("whole") + load.failures("stream") == []
+    good(fleet.rollback())
+    assert one(fleet.runs()) == new, "back to where the first rollback came from"
+
+
+def test_a_rollback_after_a_deploy_that_was_killed_goes_to_what_the_fleet_ran(fleet: Fleet) -> None:
+    ran = one(fleet.runs())
+    with fleet.load("rollback of a deploy that was killed") as load:
+        killed = fleet.deploy(
+            stack=flags("--seed", "22"), kill_at="Put it back into the pools of every gateway, which asks it first"
+        )
+        assert killed.code == -9
+        good(fleet.rollback())
+    assert one(fleet.runs()) == ran
+    assert load.failures("whole") + load.failures("stream") == []
+    plans = [fleet.hosts[name].read(f"{STATE}/live/compose.yaml") for name in ("gpu-a", "gpu-b")]
+    assert not any('"22"' in text for text in plans)
+
+
+def test_a_rollback_is_refused_as_a_whole_where_one_host_has_lost_what_it_needs(fleet: Fleet) -> None:
+    before, lost = fleet.containers(), fleet.hosts["gpu-b"]
+    models = f"{STATE.rsplit('/', 2)[0]}/models"
+    lost.sh(f"mv {models} /var/lib/vllm-onprem/aside")
+    try:
+        run = fleet.rollback()
+    finally:
+        lost.sh(f"mv /var/lib/vllm-onprem/aside {models}")
+    assert run.code != 0
+    assert "is not on this host any more" in run.failures()
+    assert fleet.restarted(before) == []
+
+
+def test_every_host_keeps_the_same_releases(fleet: Fleet) -> None:
+    for seed in ("31", "32", "33"):
+        good(fleet.deploy(stack=flags("--seed", seed), stack_keep_releases=2))
+    kept = {name: fleet.hosts[name].sh("ls /opt/vllm-onprem/releases | grep json").split() for name in ROLES}
+    assert len(kept["gw-b"]) == 2
+    assert all(names == kept["gw-b"] for names in kept.values())
+
+
 def test_a_lost_gateway_costs_no_new_request_for_long(fleet: Fleet) -> None:
     good(fleet.deploy(stack=flags(*SEED)))
     lost, kept = fleet.hosts["gw-a"], fleet.hosts["gw-b"]

@@ -6,8 +6,6 @@ What is called where, what happens when a step fails, and that one deploy at a t
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from stacks import ROOT
+from fleet.playing import play
 
-ANSIBLE = ROOT / "ansible"
 # host -> its roles, and whether it has a tree of the stack by now
 HOSTS: dict[str, tuple[str, bool]] = {
     "front": ("gateway observability", True),
@@ -87,7 +83,6 @@ class Bed:
                     "ansible_python_interpreter": sys.executable,
                     "stack_state": str(self.folder / "state"),
                     "stack_allow_downtime": False,
-                    "__stack_project": str(ROOT),
                     "rendered": {"stdout": json.dumps({"steps": list(steps), "hosts": {}})},
                     **variables,
                 }
@@ -99,20 +94,13 @@ class Bed:
             {"ansible.builtin.import_role": {"name": "fleet", "tasks_from": "engines"}},
             {"ansible.builtin.import_role": {"name": "fleet", "tasks_from": "let_go"}},
         ]
-        play = {"hosts": "fleet_observability", "gather_facts": False, "any_errors_fatal": True, "tasks": parts}
+        play_of_engines = {
+            "hosts": "fleet_observability", "gather_facts": False, "any_errors_fatal": True, "tasks": parts
+        }  # fmt: skip
         program = f"{self.folder}/{{{{ inventory_hostname }}}}/current/.venv/bin/python"
         tasks = [{"name": "After", "ansible.builtin.command": {"argv": [program, "after"]}}]
         after = {"hosts": "fleet_gateway", "gather_facts": False, "tasks": tasks}
-        (self.folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
-        (self.folder / "play.yml").write_text(yaml.safe_dump([play, after]))
-        command = [str(ROOT / ".venv/bin/ansible-playbook"), "-i", "hosts.yml", "play.yml"]
-        environment = {
-            **os.environ, "ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg"), "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_HOME": str(ROOT / ".ansible"), "ANSIBLE_ROLES_PATH": str(ANSIBLE / "roles"),
-            "ANSIBLE_LIBRARY": str(ANSIBLE / "library"),
-        }  # fmt: skip
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
-        return Ran(done.returncode, done.stdout + done.stderr, self.log.read_text().splitlines())
+        return Ran(*play([play_of_engines, after], inventory, self.folder), self.log.read_text().splitlines())
 
 
 def steps(*told: str) -> list[dict[str, Any]]:
@@ -162,7 +150,7 @@ def test_a_replica_that_fails_ends_the_deploy_and_what_was_put_back_serves_again
     told = " ".join(ran.out.split())
     assert "e-1 on b: it does not" in told
     assert "It gets requests as before." in told
-    assert "changed by this deploy, and serving: e-0." in told
+    assert "changed by this run, and serving: e-0." in told
     assert "Not touched: e-2, the gateways' own files" in told
 
 

@@ -4,44 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from typing import Any
 
-import pytest
-import yaml
+from hosts.conftest import CURRENT, STACK_ROOT
 
-ROOT = os.environ.get("STACK_ROOT") or "/opt/vllm-onprem"
-CURRENT = f"{ROOT}/current"
 ENGINE_UID, NGINX_UID, HAPROXY_UID = 2000, 101, 99
 
 
-@pytest.fixture
-def state(host: Any) -> str:
-    """The stack's own folder on the host."""
-    if not host.file(f"{CURRENT}/stack.yaml").exists:
-        pytest.skip(f"no stack in {ROOT}: `make deploy`")
-    document = yaml.safe_load(host.file(f"{CURRENT}/stack.yaml").content_string)
-    return f"{document['paths']['state']}/stacks/{document.get('name', 'vllm-onprem')}"
-
-
-@pytest.fixture
-def plan(host: Any, state: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(host.file(f"{state}/live/plan.json").content_string)
-    return found
-
-
-@pytest.fixture
-def containers(host: Any, plan: dict[str, Any]) -> dict[str, Any]:
-    """service -> what `docker inspect` says."""
-    label = f"label=com.docker.compose.project={plan['project']}"
-    names = host.check_output(f"docker ps --all --quiet --filter {label}").split()
-    found = json.loads(host.check_output(f"docker inspect {' '.join(names)}"))
-    return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in found}
-
-
 def test_every_part_runs_and_none_is_unhealthy(plan: dict[str, Any], containers: dict[str, Any]) -> None:
-    wanted = {engine["name"] for engine in plan["engines"]} | {"nginx", "haproxy", "haproxy-standby", "prometheus"}
-    assert wanted <= containers.keys()
+    parts = plan["fleet"]["services"] if plan["fleet"] else ["nginx", "haproxy", "haproxy-standby", "prometheus"]
+    assert {*parts, *(engine["name"] for engine in plan["engines"])} <= containers.keys()
     conditions = {name: each["State"].get("Health", each["State"])["Status"] for name, each in containers.items()}
     assert {name: now for name, now in conditions.items() if now not in ("running", "healthy")} == {}
 
@@ -49,7 +21,9 @@ def test_every_part_runs_and_none_is_unhealthy(plan: dict[str, Any], containers:
 def test_the_ports_of_the_plan_listen_and_no_container_publishes_another(
     host: Any, plan: dict[str, Any], containers: dict[str, Any]
 ) -> None:
-    wanted = {(entry["service"], entry["address"], str(entry["port"])) for entry in plan["published"]}
+    openings = plan["fleet"]["openings"] if plan["fleet"] else []
+    entries = [*plan["published"], *openings]
+    wanted = {(entry["service"], entry["address"], str(entry["port"])) for entry in entries}
     published = {
         (service, binding["HostIp"], binding["HostPort"])
         for service, each in containers.items()
@@ -61,24 +35,33 @@ def test_the_ports_of_the_plan_listen_and_no_container_publishes_another(
         assert host.socket(f"tcp://{address}:{port}").is_listening
 
 
-def test_engines_have_no_way_out_and_no_port(plan: dict[str, Any], containers: dict[str, Any], host: Any) -> None:
+def test_engines_have_no_way_out(plan: dict[str, Any], containers: dict[str, Any], host: Any) -> None:
+    """Those of a fleet have one more network, which begins nothing: test_fleet_host.py."""
+    own = f"{plan['project']}_engines"
+    allowed = {own, *([f"{plan['project']}_fleet"] if plan["fleet"] else [])}
     for engine in plan["engines"]:
-        networks = list(containers[engine["name"]]["NetworkSettings"]["Networks"])
-        assert networks == [f"{plan['project']}_engines"]
-    assert host.check_output(f"docker network inspect --format '{{{{.Internal}}}}' {networks[0]}") == "true"
+        networks = set(containers[engine["name"]]["NetworkSettings"]["Networks"])
+        assert own in networks <= allowed
+        assert host.check_output(f"docker network inspect --format '{{{{.Internal}}}}' {own}") == "true"
 
 
-def test_secrets_are_their_readers_alone(host: Any, state: str) -> None:
+def test_secrets_are_their_readers_alone(host: Any, state: str, roles: list[str]) -> None:
     for folder in ("secrets", "secrets/api-keys"):
         assert (host.file(f"{state}/{folder}").uid, host.file(f"{state}/{folder}").mode) == (0, 0o700)
-    owners = {"secrets/api-keys": 0, "secrets/engine": ENGINE_UID, "secrets/haproxy": HAPROXY_UID}
-    for folder, uid in owners.items():
+    owners = {
+        "secrets/api-keys": (0, {"gateway", "observability"}),
+        "secrets/engine": (ENGINE_UID, {"engines"}),
+        "secrets/haproxy": (HAPROXY_UID, {"gateway"}),
+    }
+    for folder, (uid, readers) in owners.items():
+        if not readers & set(roles):
+            continue
         names = host.file(f"{state}/{folder}").listdir()
         assert names
         for name in names:
             file = host.file(f"{state}/{folder}/{name}")
             assert (name, file.uid, file.mode) == (name, uid, 0o400)
-    for name in host.file(f"{state}/tls").listdir():
+    for name in host.file(f"{state}/tls").listdir() if "gateway" in roles else ():
         file = host.file(f"{state}/tls/{name}")
         assert (file.uid, file.mode) == (NGINX_UID, 0o400 if name.endswith(".key") else 0o644)
 
@@ -118,7 +101,7 @@ def test_it_answers_completions(host: Any, state: str) -> None:
 
 def test_the_release_that_runs_is_recorded_with_images_that_are_here(host: Any, plan: dict[str, Any]) -> None:
     release = host.file(CURRENT).linked_to.rsplit("/", 1)[1]
-    record = json.loads(host.file(f"{ROOT}/releases/{release}.json").content_string)
+    record = json.loads(host.file(f"{STACK_ROOT}/releases/{release}.json").content_string)
     assert record["id"] == release
     assert record["applied"]
     here = set(host.check_output("docker images --all --no-trunc --quiet").split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,12 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from stack import drains, fleet_host, fleet_lock
+from stack import drains, fleet_host, fleet_lock, fleet_prepare
 from stack.config.folders import state_dir
 from stack.config.load import load_config
 from stack.deploy import fleet_deploy, host_state, release
 from stack.deploy.fleet_state import merged
 from stack.deploy.host_state import HostState
+from stack.deploy.place import tree_of
 from stack.deploy.running import RunningEngine
 from stack.errors import InputError, StackError
 from stack.gateway_state import GatewayState
@@ -41,6 +43,7 @@ hosts:
 FRONT = given.host("front", 1, roles=["gateway", "observability"])
 SERVING = (given.host("a", 11, roles=["engines"]), given.host("b", 12, roles=["engines"]))
 FACTS = ModelFacts(8, "LlamaForCausalLM")
+Commands = Callable[..., tuple[int, str, str]]
 
 
 def deploys(told: dict[str, HostState], **model: Any) -> list[fleet_deploy.HostDeploy]:
@@ -48,7 +51,7 @@ def deploys(told: dict[str, HostState], **model: Any) -> list[fleet_deploy.HostD
     plans = given.fleet(given.config(given.toy(**{"replicas": 2, **model})), FRONT, *SERVING)
     return [
         fleet_deploy.HostDeploy(
-            plan, {"plan.json": b"{}"}, {engine.name: "new" for engine in plan.engines}, told.get(name, HostState())
+            plan, {"plan.json": "sum"}, {engine.name: "new" for engine in plan.engines}, told.get(name, HostState())
         )
         for name, plan in plans.items()
     ]
@@ -81,6 +84,31 @@ def test_a_changed_flag_is_one_replica_after_the_other_and_a_single_one_is_refus
     alone = {"a": both["a"], "front": HostState(gateway=GatewayState(drained=frozenset({"engine-toy-1"})))}
     with pytest.raises(InputError, match=r"engine-toy-0 on host 'a' has to be replaced.* 42 s"):
         fleet_deploy.refuse_downtime(fleet_deploy.steps_of(deploys(alone)), "stack.yaml")
+
+
+def test_what_hosts_say_for_a_rollback_makes_the_same_order(
+    stack: Path, tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {
+        "front": HostState(gateway=GatewayState(drained=frozenset({"engine-toy-1"})), live={"plan.json": "x"}),
+        "a": HostState(engines={"engine-toy-0": runs("old")}, start_seconds={"engine-toy-0": 42.0}),
+        "b": HostState(engines={"engine-toy-1": runs("new"), "engine-old-0": runs("x", 18007)}),
+    }
+    hosts = deploys(told)
+    said = json.dumps([fleet_deploy.as_told(host) for host in reversed(hosts)])
+
+    def steps(text: str, *more: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        return commands("fleet_steps.py", str(stack), "--hosts", str(tmp_path / "hosts.yaml"), *more)
+
+    code, out, err = steps(said)
+    assert (code, "no answers for about 42 s" in err) == (2, True)
+    code, out, err = steps(said, "--look")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == fleet_deploy.told_of(hosts)
+    code, _, err = steps(json.dumps(json.loads(said)[1:]), "--look")
+    assert code == 2
+    assert "only one of the two has b" in err
 
 
 def test_an_engine_without_a_place_is_stopped_last() -> None:
@@ -129,9 +157,6 @@ def stack(write_stack: WriteStack, tmp_path: Path) -> Path:
     return write_stack(
         "device: cpu\nmodels: [{served_model_name: toy, source: {toy: true}, replicas: 2}]\nimages: {source: build}\n"
     )
-
-
-Commands = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -205,14 +230,24 @@ def test_each_host_renders_the_tree_that_it_was_sent_and_no_other(
     shipped = tmp_path / "shipped"
     write_tree(shipped, render(fleet_deploy.as_sent(plans["front"]), told.gateway, ROOT))
     arguments = argparse.Namespace(
-        stack=folder / "stack.yaml", hosts=folder / "hosts.yaml", host="front", shipped=shipped, facts=None
+        stack=folder / "stack.yaml", hosts=folder / "hosts.yaml", host="front", shipped=shipped, facts=None, again=False
     )  # fmt: skip
     inputs, plan, _ = fleet_host.begin(arguments)
     assert plan.as_dict()["fleet"] == plans["front"].as_dict()["fleet"]
-    assert b"engine-toy-1 10.0.0.12:18000 disabled" in fleet_host.rendered(inputs, plan, shipped)["haproxy/haproxy.cfg"]
+    assert (
+        b"engine-toy-1 10.0.0.12:18000 disabled" in fleet_prepare.rendered(inputs, plan, shipped)["haproxy/haproxy.cfg"]
+    )
+    # what is kept of a release is rendered with the drained replicas of now; nothing was sent for it
+    arguments.again = True
+    with pytest.raises(InputError, match="was not kept of this release"):
+        fleet_host.begin(arguments)
+    write_tree(tree_of(state, ROOT.name), {**render(fleet_deploy.as_sent(plans["front"]), GatewayState(), ROOT)})
+    kept, again, _ = fleet_host.begin(arguments)
+    assert fleet_prepare.rendered_now(kept, again) == fleet_prepare.rendered(inputs, plan, shipped)
+    arguments.again = False
     drains.save(state, [])
     with pytest.raises(StackError, match="is not what this host renders now"):
-        fleet_host.rendered(inputs, plan, shipped)
+        fleet_prepare.rendered(inputs, plan, shipped)
     arguments.host = "a"
     with pytest.raises(InputError, match="it is of host 'front'"):
         fleet_host.begin(arguments)

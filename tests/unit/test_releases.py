@@ -17,9 +17,10 @@ import pytest
 from docker.errors import ImageNotFound
 
 from stack import lifecycle
-from stack.deploy import activation, needs, provenance, records
+from stack.deploy import activation, needs, provenance, records, retention
 from stack.deploy.activation import Activation
 from stack.deploy.history import changes, program_changes, release_table
+from stack.deploy.member import membership
 from stack.deploy.place import ReleasePlace, place_here, tree_of
 from stack.deploy.records import Applied, Made, Record
 from stack.errors import InputError, StackError
@@ -62,6 +63,27 @@ def test_of_a_release_that_was_cut_off_the_way_back_is_to_the_one_that_runs_by_n
     assert records.target(known, "b", "c", None).id == "b"
     assert records.target(known, "b", None, None).id == "a"
     assert records.target(known, "b", "c", "a").id == "a"
+
+
+@pytest.mark.parametrize(
+    ("noted", "wanted", "goal"),
+    [
+        (["c", None], None, "b"),
+        (["c", "b", None], None, "c"),  # some hosts went back already: so the way back is to what the fleet ran
+        (["c", "d"], None, "c"),  # one has begun with a release that came to no end
+        (["c", "d"], "a", "a"),
+    ],
+)
+def test_a_fleet_goes_back_as_the_host_of_prometheus_says(
+    noted: list[str | None], wanted: str | None, goal: str
+) -> None:
+    known = [record("a", 1), record("b", 2), record("c", 3)]
+    assert records.fleet_target(known, "c", noted, wanted).id == goal
+
+
+def test_after_a_first_deploy_that_was_cut_off_a_fleet_has_nothing_to_go_back_to() -> None:
+    with pytest.raises(InputError, match="no earlier release"):
+        records.fleet_target([], None, ["a", None], None)
 
 
 def test_without_an_earlier_release_there_is_nothing_to_go_back_to() -> None:
@@ -249,6 +271,16 @@ def test_what_was_cut_off_leaves_a_note_until_a_release_is_proven(host: Host) ->
     assert host.place.cut_off() is None
 
 
+def test_a_part_that_fails_and_is_put_back_leaves_the_note_that_was_there(host: Host) -> None:
+    host.apply("a")
+    with activation.noted(host.place, "b", host.live):
+        write_tree(host.live, tree("half"))
+    assert host.place.cut_off() == "b", "one replica of a fleet's deploy is done, and the release is not"
+    with pytest.raises(StackError), activation.noted(host.place, "c", host.live):
+        raise StackError("it does not come up")
+    assert host.place.cut_off() == "b"
+
+
 @pytest.fixture
 def up(host: Host, write_stack: WriteStack, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """`make up` as a release calls it, on a host where nothing is really started."""
@@ -303,7 +335,7 @@ def test_a_release_that_does_not_come_up_is_not_recorded(host: Host, up: Callabl
 
 
 def test_the_oldest_go_with_all_that_is_theirs(host: Host) -> None:
-    old = time.time() - 2 * activation.UNRECORDED_SECONDS
+    old = time.time() - 2 * retention.UNRECORDED_SECONDS
     for name in "abcd":
         host.send(name, python=f"py-{name}")
         (host.place.root / f"venvs/py-{name}").mkdir()
@@ -326,7 +358,7 @@ def test_a_tree_that_a_deploy_has_just_sent_is_left_alone_and_an_old_one_is_not(
     host.apply("a")
     for name in ("waits", "old", "half.partial"):
         (host.place.releases / name).mkdir()
-    old = time.time() - 2 * activation.UNRECORDED_SECONDS
+    old = time.time() - 2 * retention.UNRECORDED_SECONDS
     for name in ("old", "half.partial"):
         os.utime(host.place.releases / name, (old, old))
     host.apply("b", keep=5)
@@ -452,6 +484,24 @@ def test_the_difference_of_two_releases_is_files_and_program(tmp_path: Path) -> 
     assert [(one.path, one.kind) for one in found] == [("stack.yaml", "changed"), ("a", "changed")]
     assert unified(found[0], "old", "new").splitlines()[-2:] == ["-seed: 1", "+seed: 2"]
     assert program_changes(tmp_path / "old", tmp_path / "new") == ["scripts/up.py"]
+
+
+def test_a_host_knows_its_fleet_by_what_it_holds(tmp_path: Path) -> None:
+    live, release = tmp_path / "live", tmp_path / "release"
+    live.mkdir()
+    release.mkdir()
+    assert membership(release, live) is None
+    (release / "hosts.yaml").write_text("hosts: [{name: h}]\n")
+    assert membership(release, live) is None
+    roles = {"front": ["gateway", "observability"], "a": ["engines"]}
+    entries = [{"name": name, "roles": own, "address": f"10.0.0.{len(name)}"} for name, own in roles.items()]
+    (release / "hosts.yaml").write_text(json.dumps({"hosts": entries}))
+    with pytest.raises(StackError, match="deploy again"):
+        membership(release, live)
+    (live / "plan.json").write_text(json.dumps({"host": "a", "engines": [{"name": "engine-toy-0"}]}))
+    assert membership(release, live) == {
+        "host": "a", "roles": ["engines"], "engines": ["engine-toy-0"], "hosts": roles
+    }  # fmt: skip
 
 
 def test_the_list_marks_the_one_that_runs_and_one_without_a_record() -> None:

@@ -72,6 +72,7 @@ def test_a_wrong_stack_file_is_exit_code_2_and_one_message(
         "render_fleet.py": ["--facts", str(path.parent), "--output", str(path.parent), "--lock", "hosts.lock"],
         "fleet_host.py": ["prepare", "--hosts", "hosts.yaml", "--host", "h", "--shipped", "nothing"],
         "fleet_secrets.py": ["--hosts", "hosts.yaml"],
+        "fleet_steps.py": ["--hosts", "hosts.yaml"],
         "pool.py": ["settle"],
         "silence.py": ["engine-toy-0"],
     }.get(name, [])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +10,7 @@ from pathlib import Path
 import docker
 
 from stack.config.schema import StackConfig
-from stack.console import say
-from stack.deploy import needs, records
+from stack.deploy import needs, records, retention
 from stack.deploy.place import ReleasePlace, tree_of
 from stack.deploy.provenance import now
 from stack.deploy.records import How, Made, Record
@@ -22,8 +19,6 @@ from stack.images.archive import ArchiveList
 from stack.plan.types import Plan
 from stack.tree import read_tree, write_tree
 
-# A tree without a record may be that of a deploy that waits for its turn.
-UNRECORDED_SECONDS = 86400.0
 Finish = Callable[[Plan, Mapping[str, bytes], StackConfig, ArchiveList | None, docker.DockerClient], None]
 
 
@@ -48,13 +43,7 @@ class Activation:
 
     @contextmanager
     def going_on(self, live: Path, shipped: Path) -> Iterator[Finish]:
-        """Hold while the release is applied; what it gives is called when the release is proven.
-
-        A block that fails after what ran before was put back leaves no note. Whoever was killed leaves one, by which
-        the next rollback knows that the release that runs by name is the one to go back to.
-        """
-        before = read_tree(live)
-        self.place.unfinished.write_text(f"{self.release}\n")
+        """Hold while the release is applied, noted; what it gives is called when the release is proven."""
 
         def finish(
             plan: Plan, files: Mapping[str, bytes], config: StackConfig, archive: ArchiveList | None,
@@ -67,14 +56,10 @@ class Activation:
             self._switch()
             self.place.unfinished.unlink(missing_ok=True)
             if self.keep is not None:
-                self._remove_oldest(self.keep)
+                retention.keep_only(self.place, records.kept(self._known(), self.release, self.keep))
 
-        try:
+        with noted(self.place, self.release, live):
             yield finish
-        except BaseException:
-            if read_tree(live) == before:
-                self.place.unfinished.unlink(missing_ok=True)
-            raise
 
     def _record(
         self, plan: Plan, config: StackConfig, archive: ArchiveList | None, client: docker.DockerClient
@@ -105,46 +90,28 @@ class Activation:
     def _known(self) -> list[Record]:
         return records.load_all(self.place.releases)
 
-    def _remove_oldest(self, keep: int) -> None:
-        known = self._known()
-        states = {record.id: Path(record.state) for record in known}
-        stay = records.kept(known, self.release, keep)
-        for name in sorted({record.id for record in known} - stay | self._left_over()):
-            say(f"removing release {name}")
-            # under another name first: half of a release must not look like one that can be gone back to
-            gone = self.place.releases / f".{name.strip('.')}.removed"
-            (self.place.releases / name).rename(gone)
-            for folder in (gone, tree_of(states.get(name, self.place.state), name)):
-                shutil.rmtree(folder, ignore_errors=True)
-            self.place.record(name).unlink(missing_ok=True)
-        for record in self.place.releases.glob("*.json"):
-            if not record.with_suffix("").is_dir():
-                record.unlink()
-        for name in unused_pythons(self.place):
-            shutil.rmtree(self.place.root / "venvs" / name, ignore_errors=True)
 
-    def _left_over(self) -> set[str]:
-        """Trees that were sent and never applied, or half sent."""
-        return {
-            path.name
-            for path in self.place.releases.iterdir()
-            if path.is_dir() and not self.place.record(path.name).exists() and path.name != self.release
-            and time.time() - path.stat().st_mtime > UNRECORDED_SECONDS
-        }  # fmt: skip
+@contextmanager
+def noted(place: ReleasePlace, release: str, live: Path) -> Iterator[None]:
+    """Hold while a release, or a part of it, is applied; the note of that stays until it is proven.
+
+    A block that fails after what ran before was put back leaves the note that was there before, or none. Whoever was
+    killed leaves one, by which the next rollback knows that the release that runs by name is the one to go back to.
+    """
+    before, earlier = read_tree(live), place.cut_off()
+    place.unfinished.write_text(f"{release}\n")
+    try:
+        yield
+    except BaseException:
+        if read_tree(live) == before and earlier:
+            place.unfinished.write_text(f"{earlier}\n")
+        elif read_tree(live) == before:
+            place.unfinished.unlink(missing_ok=True)
+        raise
 
 
 def no_release(*_: object) -> None:
     """For what is brought up from a checkout: nothing is recorded."""
-
-
-def unused_pythons(place: ReleasePlace) -> set[str]:
-    """Folders of venvs/ that no release links to; one that was just made may belong to a release on its way."""
-    used = {link.readlink().name for link in place.releases.glob("*/.venv") if link.is_symlink()}
-    return {
-        path.name
-        for path in (place.root / "venvs").glob("*")
-        if path.name not in used and time.time() - path.stat().st_mtime > UNRECORDED_SECONDS
-    }
 
 
 def command(place: ReleasePlace, release: str, *more: str) -> list[str]:

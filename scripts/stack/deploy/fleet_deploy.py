@@ -10,8 +10,10 @@ from typing import Any
 
 from stack.deploy.host_state import HostState
 from stack.deploy.rollout import EngineHost, Step, WantedEngine, retired, rollout
+from stack.deploy.running import engine_from
 from stack.effects import effects, service_hashes
 from stack.errors import InputError, Problem
+from stack.gateway_state import GatewayState
 from stack.plan.fleet import places_of
 from stack.plan.places import EnginePlace
 from stack.plan.types import Plan, plan_from
@@ -24,10 +26,12 @@ LONGEST_STOP, SLACK = 900, 120
 
 @dataclass(frozen=True)
 class HostDeploy:
-    """One host: its plan and tree, Compose's hash of each service in it, and what the host says of itself."""
+    """One host: its plan, the checksums of its tree, Compose's hash of each service in it, and what the host says of
+    itself.
+    """
 
     plan: Plan
-    files: Mapping[str, bytes]
+    sums: Mapping[str, str]
     hashes: Mapping[str, str]
     told: HostState
 
@@ -42,9 +46,45 @@ def with_hashes(trees: Sequence[tuple[Plan, Mapping[str, bytes]]], told: Mapping
     with ThreadPoolExecutor() as pool:
         hashes = list(pool.map(service_hashes, [files for _, files in trees]))
     return [
-        HostDeploy(plan, files, hashed, told.get(plan.host, HostState()))
+        HostDeploy(plan, checksums(files), hashed, told.get(plan.host, HostState()))
         for (plan, files), hashed in zip(trees, hashes, strict=True)
     ]
+
+
+def as_told(host: HostDeploy) -> dict[str, Any]:
+    """One host as plain data, of its state what an order of engines needs."""
+    state = host.told
+    return {
+        "plan": host.plan.as_dict(),
+        "sums": dict(host.sums),
+        "hashes": dict(host.hashes),
+        "drained": sorted(state.gateway.drained),
+        "live": dict(state.live),
+        "services": dict(state.services),
+        "engines": {name: asdict(engine) for name, engine in state.engines.items()},
+        "start_seconds": dict(state.start_seconds),
+    }
+
+
+def from_told(told: Mapping[str, Any]) -> HostDeploy:
+    """What as_told() made of a host, after its way through JSON."""
+    state = HostState(
+        gateway=GatewayState(drained=frozenset(told["drained"])), live=told["live"], services=told["services"],
+        engines={name: engine_from(engine) for name, engine in told["engines"].items()},
+        start_seconds=told["start_seconds"],
+    )  # fmt: skip
+    return HostDeploy(plan_from(told["plan"]), told["sums"], told["hashes"], state)
+
+
+def refuse_other_hosts(hosts: Sequence[HostDeploy], wanted: Sequence[str], shown: str) -> None:
+    """Raises InputError unless the hosts are those that a release is of: others cannot be brought back to it."""
+    here = [host.plan.host for host in hosts]
+    differing = sorted(set(here) ^ set(wanted))
+    if differing:
+        raise InputError(
+            shown, f"it is of other hosts than this run; only one of the two has {', '.join(differing)}. All hosts go"
+            " back together: leave LIMIT out, or `make deploy` with the stack and the hosts file of then"
+        )  # fmt: skip
 
 
 def told_of(hosts: Sequence[HostDeploy]) -> dict[str, Any]:
@@ -59,7 +99,7 @@ def told_of(hosts: Sequence[HostDeploy]) -> dict[str, Any]:
         "hosts": {
             host.plan.host: {
                 "roles": list(host.plan.fleet.roles if host.plan.fleet else ()),
-                "effects": effects(host.told.live, checksums(host.files), host.told.services, host.hashes),
+                "effects": effects(host.told.live, host.sums, host.told.services, host.hashes),
                 "retired": retired(_engine_host(host)),
                 "running": bool(host.told.live),
             }

@@ -10,17 +10,18 @@ from stack.console import table
 from stack.deploy.host_stack import RULES
 from stack.deploy.release import FOLDERS, HOSTS, REQUIREMENTS, STACK
 from stack.effects import effects, service_hashes
+from stack.fleet_lock import lock_file
 from stack.tree import Texts, checksums, texts
 
-INPUTS = (STACK, HOSTS)
+# The last is of a fleet alone.
+INPUTS = (STACK, HOSTS, lock_file(Path(HOSTS)).name)
 
 
 def changes(old: Path, new: Path, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[Texts]:
     """Files that differ, what a person wrote first. old, new: the releases' folders; before, after: what was rendered
     of them.
     """
-    written = texts(*({name: (folder / name).read_bytes() for name in INPUTS} for folder in (old, new)))
-    return written + texts(before, after)
+    return texts(_written(old), _written(new)) + texts(before, after)
 
 
 def program_changes(old: Path, new: Path) -> list[str]:
@@ -54,6 +55,10 @@ def release_table(found: Sequence[Mapping[str, Any]], running: str | None) -> li
     unknown = running and not any(each["running"] for each in found)
     odd = f"Release {running} runs and has no record: an earlier version sent it."
     return [table(head, rows), *([odd] if unknown else [])]
+
+
+def _written(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in INPUTS if (folder / name).is_file()}
 
 
 def _program(folder: Path) -> dict[str, bytes]:

@@ -39,6 +39,10 @@ class ReleasePlace:
         """Id of a release that began to be applied and did not come to its end."""
         return self.unfinished.read_text().strip() if self.unfinished.is_file() else None
 
+    def kept(self) -> list[str]:
+        """Ids of the releases that are here with a record."""
+        return sorted(path.stem for path in self.releases.glob("*.json") if path.with_suffix("").is_dir())
+
     def record(self, release: str) -> Path:
         """The record of a release."""
         return self.releases / f"{release}.json"

@@ -153,6 +153,18 @@ def target(known: Sequence[Record], running: str | None, unfinished: str | None,
     return before
 
 
+def fleet_target(
+    known: Sequence[Record], running: str | None, noted: Iterable[str | None], wanted: str | None
+) -> Record:
+    """The release that a rollback of a fleet goes to. Raises InputError.
+
+    known, running: of the host of Prometheus, which gets a release last: what it runs is what the fleet has run as a
+    whole. noted: what hosts run, or have begun to; another one than that is of a deploy that did not come to its end.
+    """
+    cut_off = next((name for name in noted if name and name != running), None)
+    return target(known, running, cut_off, wanted)
+
+
 def refuse_other_stack(record: Record, state: Path) -> None:
     """Raise InputError where a release ran a stack of another name or folder: both would want the same ports."""
     if Path(record.state) != state:

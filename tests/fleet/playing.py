@@ -1,0 +1,30 @@
+"""Plays run by Ansible itself, on hosts that are folders of this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stacks import ROOT
+
+ANSIBLE = ROOT / "ansible"
+
+
+def play(plays: Sequence[Mapping[str, Any]], inventory: Mapping[str, Any], folder: Path) -> tuple[int, str]:
+    """Exit code, and what was printed. Modules in the folder's own library/ are taken before the project's."""
+    (folder / "hosts.yml").write_text(yaml.safe_dump(dict(inventory)))
+    (folder / "play.yml").write_text(yaml.safe_dump(list(plays)))
+    environment = {
+        **os.environ, "ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg"), "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_HOME": str(ROOT / ".ansible"), "ANSIBLE_ROLES_PATH": str(ANSIBLE / "roles"),
+        "ANSIBLE_LIBRARY": f"{folder / 'library'}:{ANSIBLE / 'library'}", "ANSIBLE_ASYNC_DIR": str(folder / "async"),
+        "ANSIBLE_FILTER_PLUGINS": str(ANSIBLE / "filter_plugins"),
+    }  # fmt: skip
+    command = [str(ROOT / ".venv/bin/ansible-playbook"), "-i", "hosts.yml", "play.yml", "-e", f"__stack_project={ROOT}"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
