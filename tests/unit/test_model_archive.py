@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from stack.errors import InputError, StackError
 from stack.models.fetch import Outcome, ensure_models
 from stack.models.toy import make_toy_model
+from stack.yaml_input import parsed
 from unit import given
 
 
@@ -71,7 +71,7 @@ def test_a_model_is_unpacked_where_the_plan_mounts_it(
     assert [outcome.what for outcome in outcomes] == ["fetched"]
     expected = {path.name: path.read_bytes() for path in toy.iterdir() if path.suffix != ".bin"}
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == expected
-    entry = next(iter(yaml.safe_load((tmp_path / "state/models.lock").read_text())["models"].values()))
+    entry = next(iter(parsed((tmp_path / "state/models.lock").read_text())["models"].values()))
     assert (entry["source"], entry["archive"]) == ("archive", str(archive))
     assert entry["sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
     assert set(entry["files"]) == set(expected)
