@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-import yaml
-
 from stack.config.schema import StackConfig
 from stack.hardware import Host
 from stack.observe import files
 from stack.observe.rule import Alert
 from stack.plan.make import make_plan
 from stack.plan.types import Plan
+from stack.yaml_input import parsed
 from stacks import EIGHT_GPUS, ROOT
 
 STACK = {
@@ -70,7 +69,7 @@ def alerts() -> list[Alert]:
 def cases() -> Iterator[Case]:
     """Every case of every file."""
     for path in sorted((ROOT / "tests/rules").glob("*.yaml")):
-        for alert, kinds in yaml.safe_load(path.read_text()).items():
+        for alert, kinds in parsed(path.read_text()).items():
             for kind in ("fires", "silent"):
                 for case in kinds[kind]:
                     yield _case(path.stem, alert, case, kind == "fires")

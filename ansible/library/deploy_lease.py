@@ -97,24 +97,27 @@ def main():
         supports_check_mode=True,
     )
     asked = module.params
-    path, holder = asked["path"], asked["holder"]
     if not module.check_mode:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    lock = os.open("/dev/null" if module.check_mode else path + ".lock", os.O_WRONLY | os.O_CREAT, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)  # two who take it at once
+        os.makedirs(os.path.dirname(asked["path"]), mode=0o755, exist_ok=True)
+    lock_path = "/dev/null" if module.check_mode else asked["path"] + ".lock"
+    with os.fdopen(os.open(lock_path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two who take it at once
+        module.exit_json(changed=False, **answer(module.check_mode, **asked))
+
+
+def answer(looking, path, holder, seconds, dead, state):
+    """Take it, renew it or give it back: what is returned. It is no change that a person would want to hear of."""
     now = time.time()
     held_by, until = read(path)
-    free = may_take(held_by, until, holder, asked["dead"], now)
-    if asked["state"] == "absent":
-        if held_by == holder and not module.check_mode:
+    if state == "absent":
+        if held_by == holder and not looking:
             os.unlink(path)
-        module.exit_json(changed=False, held=False, holder="", left=0)
-    if not free:
-        module.exit_json(changed=False, held=False, holder=held_by, left=int(until - now) + 1)
-    if not module.check_mode:
-        write(path, holder, now + asked["seconds"])
-    # it is no change of the host that a person would want to hear of
-    module.exit_json(changed=False, held=True, holder=holder, left=asked["seconds"])
+        return {"held": False, "holder": "", "left": 0}
+    if not may_take(held_by, until, holder, dead, now):
+        return {"held": False, "holder": held_by, "left": int(until - now) + 1}
+    if not looking:
+        write(path, holder, now + seconds)
+    return {"held": True, "holder": holder, "left": seconds}
 
 
 if __name__ == "__main__":

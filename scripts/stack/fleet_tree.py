@@ -12,6 +12,7 @@ import yaml
 from stack.plan import vllm_args
 from stack.plan.fleet_types import Fleet
 from stack.plan.types import Plan
+from stack.yaml_input import parsed
 
 # First match wins: what a file is for, as a service that has to be among the host's.
 NEEDS = (
@@ -114,7 +115,7 @@ def _firewall(fleet: Fleet) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def _only_services(content: bytes, services: tuple[str, ...]) -> bytes:
-    document: Mapping[str, Any] = yaml.safe_load(content)
+    document: Mapping[str, Any] = parsed(content)
     kept = {name: service for name, service in document["services"].items() if name in services}
     volumes = {volume.split(":")[0] for service in kept.values() for volume in service.get("volumes", [])}
     named = {name: volume for name, volume in document.get("volumes", {}).items() if name in volumes}

@@ -45,7 +45,7 @@ def _held_within(file: TextIO, wait: float) -> bool:
             if not told:
                 say("another command is changing this stack; waiting for its end")
                 told = True
-            time.sleep(0.5)
+            time.sleep(0.1)
         else:
             return True
 

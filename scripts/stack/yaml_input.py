@@ -16,8 +16,12 @@ MAX_DEPTH = 40
 MAX_VALUES = 60_000  # aliases expanded ("billion laughs"); 200 hosts of 8 GPUs are about 20,000
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, where plain YAML would silently keep the last."""
+# libyaml reads ten times as fast and is in PyYAML's wheels; where it is not, Python reads the same.
+_FAST: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Constructor(yaml.constructor.SafeConstructor):
+    """Refuses a key given twice, where plain YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[object] = set()
@@ -44,8 +48,7 @@ def load_mapping(path: Path, shown: str | None = None) -> dict[str, Any]:
     name = shown or str(path)
     text = _read(path, name)
     try:
-        _check_bounds(text)
-        document = yaml.load(text, Loader=_Loader)
+        document = _document(text)
     except yaml.YAMLError as error:
         raise InputError(name, _describe(error)) from None
     except (RecursionError, ValueError) as error:
@@ -57,6 +60,24 @@ def load_mapping(path: Path, shown: str | None = None) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InputError(name, f"a mapping of keys is needed at the top, this is a {_kind(document)}")
     return document
+
+
+def parsed(text: str | bytes) -> Any:
+    """Plain values of a YAML document that no user wrote: the project's own, or what a program left."""
+    return yaml.load(text, Loader=_FAST)
+
+
+def _document(text: str) -> Any:
+    try:
+        return _built(text, _FAST)
+    except yaml.YAMLError:
+        return _built(text, yaml.SafeLoader)  # Python's parser says better what is wrong, and where
+
+
+def _built(text: str, loader: type[yaml.SafeLoader]) -> Any:
+    _check_bounds(text, loader)
+    node = yaml.compose(text, Loader=loader)
+    return None if node is None else _Constructor().construct_document(node)
 
 
 def _read(path: Path, name: str) -> str:
@@ -86,11 +107,11 @@ class _Extent:
         self.levels = max(self.levels, child.levels + 1)
 
 
-def _check_bounds(text: str) -> None:
+def _check_bounds(text: str, loader: type[yaml.SafeLoader]) -> None:
     # Before the tree is built: composing is recursive, and merging (`<<`) copies what aliases name.
     opened = [_Extent(None)]  # the stream, then each collection that is not closed yet
     known: dict[str, _Extent] = {}
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=loader):
         if isinstance(event, yaml.CollectionStartEvent):
             opened.append(_Extent(event.anchor))
         elif isinstance(event, yaml.AliasEvent):

@@ -14,12 +14,14 @@ from unit import authority
 WriteStack = Callable[[str | bytes], Path]
 
 
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def no_proxies() -> Iterator[None]:
     """Loopback servers are asked directly, whatever the machine's environment says."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            patched.delenv(name, raising=False)
+            patched.delenv(name.lower(), raising=False)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from stack.models.config_json import ModelFilesError
 from stack.models.fetch import ensure_models
 from stack.models.toy import HIDDEN, make_toy_adapter, make_toy_model
 from stack.render import render
+from stack.yaml_input import parsed
 from stacks import ROOT
 from unit import given
 from unit.conftest import WriteStack
@@ -43,7 +44,7 @@ def test_adapters_become_flags_and_read_only_mounts_in_the_same_order() -> None:
     assert "--enable-lora --max-loras 2 --max-lora-rank 64 --lora-modules b=/adapters/0 a=/adapters/1" in words
     plan = given.plan(given.config(given.toy(lora_adapters=adapters)))
     tree = render(plan, GatewayState(), ROOT)
-    mounts = yaml.safe_load(tree["compose.yaml"])["services"][engine.name]["volumes"]
+    mounts = parsed(tree["compose.yaml"])["services"][engine.name]["volumes"]
     assert [mount for mount in mounts if "/adapters/" in mount] == ["/srv/b:/adapters/0:ro", "/srv/a:/adapters/1:ro"]
 
 

@@ -7,13 +7,13 @@ from collections import Counter
 from functools import cache
 
 import pytest
-import yaml
 
 import alert_cases
 from stack.observe import files, histograms, slo
 from stack.observe.jobs import JOBS
 from stack.observe.rule import Alert, duration
 from stack.observe.xids import TABLE
+from stack.yaml_input import parsed
 from stacks import ROOT
 
 ALERTS = alert_cases.alerts()
@@ -174,6 +174,6 @@ def test_durations_are_written_as_prometheus_does(seconds: int, text: str) -> No
 
 
 def test_waits_shrink_with_patience_and_never_to_nothing() -> None:
-    made = yaml.safe_load(files.rule_files(alert_cases.plan().as_dict(), 0.01)["prometheus/rules/serving.yaml"])
+    made = parsed(files.rule_files(alert_cases.plan().as_dict(), 0.01)["prometheus/rules/serving.yaml"])
     waits = {rule["alert"]: rule.get("for") for rule in made["groups"][0]["rules"]}
     assert (waits["EngineDown"], waits["ReplicaOutOfPool"], waits["EngineWedged"]) == ("1s", "1s", None)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from stack.yaml_input import parsed
 from stacks import ROOT
 
 ROLES = sorted(path.parent.parent for path in (ROOT / "ansible/roles").glob("*/defaults/main.yml"))
@@ -23,7 +23,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 
 
 def loaded(path: Path) -> Any:
-    return yaml.safe_load(path.read_text())
+    return parsed(path.read_text())
 
 
 def options(role: Path) -> dict[str, dict[str, Any]]:

@@ -21,6 +21,7 @@ from stack.plan.types import Plan, plan_from
 from stack.render import manifest, render
 from stack.summary import plan_table
 from stack.tree import compare, write_tree
+from stack.yaml_input import parsed
 from stacks import EIGHT_GPUS, ROOT
 from unit import fake_docker, given
 
@@ -72,7 +73,7 @@ def test_no_other_service_of_the_rendered_stack_differs(plan: Plan) -> None:
         render(plan, GatewayState(), ROOT),
         render(cordons.without_gpus(plan, {UUIDS[5]}), GatewayState(), ROOT),
     )
-    services = [yaml.safe_load(files["compose.yaml"])["services"] for files in (before, after)]
+    services = [parsed(files["compose.yaml"])["services"] for files in (before, after)]
     assert services[0].keys() - services[1].keys() == {"engine-other-1"}
     assert services[1] == {name: service for name, service in services[0].items() if name != "engine-other-1"}
     assert {change.path for change in compare(before, after)} == {
@@ -181,15 +182,15 @@ def test_what_fails_to_come_back_stays_cordoned(applied: Applied, monkeypatch: p
 
 def test_a_newer_checkout_changes_no_other_service(applied: Applied) -> None:
     """The applied Compose file is of another version than the templates: only the one service goes, and comes back."""
-    document = yaml.safe_load(applied.files["compose.yaml"])
+    document = parsed(applied.files["compose.yaml"])
     document["services"]["engine-other-0"]["environment"]["OF_ANOTHER_VERSION"] = "1"
     older = {**applied.files, "compose.yaml": yaml.safe_dump(document).encode()}
     older["manifest.json"] = manifest(older)
     without = cordons.without_gpus(applied.plan, {UUIDS[5]})
     after = tree_after(older, applied.plan, without, applied.place.state, ROOT)
-    services = yaml.safe_load(after["compose.yaml"])["services"]
+    services = parsed(after["compose.yaml"])["services"]
     wanted = {name: service for name, service in document["services"].items() if name != "engine-other-1"}
     assert services == wanted
     again = tree_after(after, without, applied.plan, applied.place.state, ROOT)
-    assert yaml.safe_load(again["compose.yaml"])["services"].keys() == document["services"].keys()
-    assert yaml.safe_load(again["compose.yaml"])["services"]["engine-other-0"] == document["services"]["engine-other-0"]
+    assert parsed(again["compose.yaml"])["services"].keys() == document["services"].keys()
+    assert parsed(again["compose.yaml"])["services"]["engine-other-0"] == document["services"]["engine-other-0"]

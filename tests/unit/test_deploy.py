@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import BaseModel
 
 from stack import cordons, drains
@@ -31,6 +30,7 @@ from stack.inputs import ROOT, Inputs, add_arguments, gather
 from stack.models.toy import make_toy_model
 from stack.prepare import make_secrets
 from stack.tree import read_tree, write_tree
+from stack.yaml_input import parsed
 from unit import given
 from unit.conftest import WriteStack
 
@@ -101,7 +101,7 @@ def test_a_release_holds_the_program_and_this_hosts_files(released: Released) ->
     files = released()
     assert {"scripts/up.py", "templates/.env.j2", "compose/images.yaml", "stack.yaml"} <= files.keys()
     assert [path for path in files if ".pyc" in path or path.startswith(("tests", "ansible", ".venv"))] == []
-    assert [each["name"] for each in yaml.safe_load(files["hosts.yaml"].content)["hosts"]] == ["h1"]
+    assert [each["name"] for each in parsed(files["hosts.yaml"].content)["hosts"]] == ["h1"]
     assert files["scripts/up.py"].mode == 0o755
 
 

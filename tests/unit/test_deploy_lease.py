@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stack.deploy.holder import Holder, current, is_dead
-from stacks import ROOT
-
-MODULE = ROOT / "ansible/library/deploy_lease.py"
+from unit import ansible_module
 
 
 def lease(path: Path, holder: str, **options: Any) -> dict[str, Any]:
-    arguments = {"ANSIBLE_MODULE_ARGS": {"path": str(path), "holder": holder, **options}}
-    command = [sys.executable, str(MODULE), json.dumps(arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return ansible_module.run("deploy_lease", {"path": str(path), "holder": holder, **options})
+
+
+def test_ansible_can_start_it(tmp_path: Path) -> None:
+    options = {"path": str(tmp_path / "lease.json"), "holder": "a"}
+    assert ansible_module.start("deploy_lease", options)["held"]
+    assert ansible_module.start("deploy_lease", {**options, "holder": "b"})["holder"] == "a"
 
 
 def test_one_holds_it_and_says_so_again_and_lets_go(tmp_path: Path) -> None:

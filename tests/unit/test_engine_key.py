@@ -11,7 +11,6 @@ from typing import cast
 
 import docker
 import pytest
-import yaml
 
 from stack import certificates, kept_state
 from stack.api_keys import ensure_keys, key_file
@@ -23,6 +22,7 @@ from stack.secrets import copies, engine_key
 from stack.secrets.check import check, tighten
 from stack.secrets.copies import copies_of, hand_out, keep_only
 from stack.secrets.engine_key import EngineKeys, begin
+from stack.yaml_input import parsed
 from stacks import ROOT
 from unit import given
 
@@ -81,7 +81,7 @@ def test_every_step_is_kept_and_read_back(tmp_path: Path) -> None:
 
 def test_the_engines_copy_is_yaml_for_vllm_and_json_for_the_health_check() -> None:
     keys = steps()[1]
-    assert yaml.safe_load(keys.engine_copy()) == json.loads(keys.engine_copy()) == {"api-key": list(keys.accepts)}
+    assert parsed(keys.engine_copy()) == json.loads(keys.engine_copy()) == {"api-key": list(keys.accepts)}
 
 
 def test_haproxys_copy_is_a_map_with_one_entry() -> None:
@@ -120,7 +120,7 @@ def test_the_rendered_tree_names_the_copies_and_holds_no_value(tmp_path: Path, a
         everything = b"".join(tree.values())
         assert not [key for key in {keys.sends, *keys.accepts} if key.encode() in everything]
         engines, haproxy = (copy.path(tmp_path) for copy in copies_of(keys))
-        compose = yaml.safe_load(tree["compose.yaml"])
+        compose = parsed(tree["compose.yaml"])
         (secret,) = compose["secrets"].values()
         assert secret["file"] == f"${{STATE_DIR:?}}/secrets/engine/{engines.name}"
         for engine in plan.engines:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from stack.errors import InputError, StackError
 from stack.locks import taking_turns
 from stack.models.fetch import ensure_models, look
 from stack.models.toy import make_toy_model
+from stack.yaml_input import parsed
 from unit import given, hub_standin
 from unit.hub_standin import COMMIT, GOOD_TOKEN, OTHER_TOKEN, PINNED, Hub, sha256
 
@@ -55,7 +55,7 @@ def arrived(folder: Path) -> set[str]:
 
 
 def recorded(tmp_path: Path) -> dict[str, dict[str, object]]:
-    models: dict[str, dict[str, object]] = yaml.safe_load((tmp_path / "models.lock").read_text())["models"]
+    models: dict[str, dict[str, object]] = parsed((tmp_path / "models.lock").read_text())["models"]
     return models
 
 

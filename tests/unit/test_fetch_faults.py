@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from stack.errors import StackError
 from stack.models.fetch import ensure_models
@@ -25,8 +25,12 @@ from unit.hub_standin import Cut, Hub
 from unit.test_scripts import run
 
 OWN_PIECE = 10 * 2**20  # what the hub's client writes at once
-PIECE = 4 * 2**20  # what it writes here, for smaller files
+PIECE = 2**18  # what it writes here, for smaller files
 WEIGHTS = "model.safetensors"
+
+
+def weights(size: int) -> bytes:
+    return save({"model.layers.1.pad": np.arange(size // 4, dtype=np.float32)})
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +38,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The toy model with weights of some pieces, constructed."""
     folder = tmp_path_factory.mktemp("toy") / "toy"
     make_toy_model(folder)
-    save_file({"model.layers.1.pad": np.arange(3 * 2**20, dtype=np.float32)}, folder / WEIGHTS)
+    (folder / WEIGHTS).write_bytes(weights(3 * PIECE))
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -213,10 +217,10 @@ def test_cuts_and_waits_are_told_in_one_line_each(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 7 MB at the state folder."""
+    """A real file system of less than the model at the state folder."""
     folder = tmp_path / "state"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=7m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"a disk that fills up needs the right to mount one: {done.stderr.strip()}")
@@ -262,6 +266,7 @@ def command(tmp_path: Path, hub: Hub) -> subprocess.Popen[str]:
 
 def begun(tmp_path: Path, hub: Hub) -> subprocess.Popen[str]:
     """The command in the middle of a file: a piece of it is on disk."""
+    hub.files[WEIGHTS] = weights(OWN_PIECE + 2**20)
     hub.faults["/blobs/model"] = [Cut(OWN_PIECE + 1, "hold")]
     process = command(tmp_path, hub)
     part = tmp_path / f"state/models/o--m/unpinned.{hub.commit}.partial/{WEIGHTS}.incomplete"
@@ -272,9 +277,8 @@ def begun(tmp_path: Path, hub: Hub) -> subprocess.Popen[str]:
 
 
 def test_a_killed_fetch_leaves_nothing_to_serve_and_the_same_command_finishes_it(
-    hub: Hub, files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = begun(tmp_path, hub)
     first.kill()
     first.communicate(timeout=10)
@@ -282,7 +286,7 @@ def test_a_killed_fetch_leaves_nothing_to_serve_and_the_same_command_finishes_it
     code, out, err = run(monkeypatch, capsys, "fetch_model.py", str(tmp_path / "stack.yaml"), "--json")
     assert code == 0, err
     assert '"what": "fetched"' in out
-    assert whole(tmp_path / "state/models/o--m/unpinned", files)
+    assert whole(tmp_path / "state/models/o--m/unpinned", hub.files)
     assert hub.ranges(WEIGHTS) == [None, f"bytes={OWN_PIECE}-"]
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from stack import drains, fleet_host, fleet_lock, fleet_prepare
 from stack.config.folders import state_dir
@@ -30,6 +29,7 @@ from stack.plan.fleet import places_of
 from stack.prepare import make_secrets
 from stack.render import render
 from stack.tree import write_tree
+from stack.yaml_input import parsed
 from unit import fake_docker, given
 from unit.conftest import WriteStack
 from unit.test_scripts import run
@@ -179,7 +179,7 @@ def test_all_hosts_of_a_fleet_have_one_release_with_their_places(
 ) -> None:
     assert commands("place.py", str(stack), "--hosts", str(tmp_path / "hosts.yaml"))[0] == 0
     folder = released(stack, tmp_path)
-    assert [host["name"] for host in yaml.safe_load((folder / "hosts.yaml").read_text())["hosts"]] == [
+    assert [host["name"] for host in parsed((folder / "hosts.yaml").read_text())["hosts"]] == [
         "front",
         "a",
         "b",

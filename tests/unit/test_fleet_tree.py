@@ -7,13 +7,13 @@ import re
 from typing import Any
 
 import pytest
-import yaml
 
 from stack.gateway_state import GatewayState
 from stack.observe.serving import BY_GATEWAY
 from stack.plan.fleet import places_of
 from stack.plan.types import Plan
 from stack.render import render, unit_of
+from stack.yaml_input import parsed
 from stacks import ROOT
 from unit import given
 from unit.test_fleet_plan import MADE, fleet, part
@@ -31,7 +31,7 @@ def services(host: str) -> dict[str, dict[str, Any]]:
     env = dict(line.split("=", 1) for line in read(host, ".env").splitlines() if "=" in line)
     found: dict[str, dict[str, Any]] = {}
     for name in env["COMPOSE_FILE"].split(":"):
-        for service, settings in (yaml.safe_load(read(host, name)).get("services") or {}).items():
+        for service, settings in (parsed(read(host, name)).get("services") or {}).items():
             merged = found.setdefault(service, {})
             for key, value in settings.items():
                 both = isinstance(value, list) and isinstance(merged.get(key), list)
@@ -68,7 +68,7 @@ def test_engines_and_exporters_are_on_the_network_that_begins_nothing() -> None:
     assert "edge" in found["haproxy-standby"]["networks"]
     assert "edge" in services("watch")["blackbox-exporter"]["networks"]
     assert "edge" in services("watch")["prometheus"]["networks"]
-    network = yaml.safe_load(read("gw-b", "compose/fleet.yaml"))["networks"]["fleet"]["driver_opts"]
+    network = parsed(read("gw-b", "compose/fleet.yaml"))["networks"]["fleet"]["driver_opts"]
     assert network == {
         "com.docker.network.bridge.name": part("gw-b").private,
         "com.docker.network.bridge.enable_icc": "false",
@@ -81,7 +81,7 @@ def test_networks_and_volumes_that_are_used_are_there() -> None:
         known: set[str] = set()
         volumes: set[str] = set()
         for name in (path for path in TREES[host] if path.startswith("compose") and path.endswith(".yaml")):
-            document = yaml.safe_load(read(host, name))
+            document = parsed(read(host, name))
             known |= set(document.get("networks") or {})
             volumes |= set(document.get("volumes") or {})
         for service in services(host).values():
@@ -141,13 +141,13 @@ def test_a_cordoned_engine_keeps_its_line_and_gets_nothing() -> None:
     lines = servers(render(made["gw"], STATE, ROOT))["toy"]
     assert [line[0] for line in lines] == ["engine-toy-0", "engine-toy-1", "engine-toy-2"]
     assert lines[1][1:] == ("127.0.0.1:1", "disabled")
-    composed = yaml.safe_load(render(made["gpu-a"], STATE, ROOT)["compose/fleet.yaml"])
+    composed = parsed(render(made["gpu-a"], STATE, ROOT)["compose/fleet.yaml"])
     assert "engine-toy-1" not in composed["services"]
 
 
 def test_the_limit_of_a_scrape_grows_with_the_engines_behind_a_haproxy() -> None:
     def limit(plan: Plan) -> int:
-        document = yaml.safe_load(render(plan, STATE, ROOT)["prometheus/prometheus.yml"])
+        document = parsed(render(plan, STATE, ROOT)["prometheus/prometheus.yml"])
         return next(int(job["sample_limit"]) for job in document["scrape_configs"] if job["job_name"] == "haproxy")
 
     hosts = (given.host("all", 1), given.host("a", 2, roles=["engines"]))
@@ -157,7 +157,7 @@ def test_the_limit_of_a_scrape_grows_with_the_engines_behind_a_haproxy() -> None
 
 def alerts(host: str, name: str) -> list[dict[str, Any]]:
     files = [read(host, path) for path in TREES[host] if path.startswith("prometheus/rules/")]
-    rules = [rule for text in files for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    rules = [rule for text in files for group in parsed(text)["groups"] for rule in group["rules"]]
     return [rule for rule in rules if rule.get("alert") == name]
 
 

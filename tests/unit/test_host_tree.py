@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from stacks import ROOT
-
-MODULE = ROOT / "ansible/library/host_tree.py"
+from unit import ansible_module
 
 
 def tree(*paths: str) -> dict[str, str]:
@@ -21,11 +17,13 @@ def tree(*paths: str) -> dict[str, str]:
 
 
 def send(dest: Path, files: dict[str, str], *, check: bool = False) -> dict[str, Any]:
-    arguments = {"ANSIBLE_MODULE_ARGS": {"dest": str(dest), "files": files, "_ansible_check_mode": check}}
-    command = [sys.executable, str(MODULE), json.dumps(arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return ansible_module.run("host_tree", {"dest": str(dest), "files": files, "_ansible_check_mode": check})
+
+
+def test_ansible_can_start_it(tmp_path: Path) -> None:
+    found = ansible_module.start("host_tree", {"dest": str(tmp_path), "files": tree("a")})
+    assert found["sent"] == ["a", "manifest.json"]
+    assert (tmp_path / "a").read_text() == "a\n"
 
 
 def test_files_are_written_and_again_nothing_is(tmp_path: Path) -> None:

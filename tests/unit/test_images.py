@@ -23,6 +23,7 @@ from stack.images.choice import (
 )
 from stack.images.lock import LOCK
 from stack.images.pins import PINS, Device, load_pins
+from stack.yaml_input import parsed
 from stacks import ROOT
 
 DIGEST = "sha256:" + "ab" * 32
@@ -38,11 +39,11 @@ def project(tmp_path: Path) -> Path:
 
 def edit(project: Path, file: Path, change: dict[str, Any]) -> None:
     path = project / file
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
+    path.write_text(yaml.safe_dump({**parsed(path.read_text()), **change}))
 
 
 def with_tag(project: Path, tag: str) -> None:
-    images = yaml.safe_load((project / PINS).read_text())["images"]
+    images = parsed((project / PINS).read_text())["images"]
     images["nginx"]["tag"] = tag
     edit(project, PINS, {"images": images})
     edit(project, LOCK, {f"library/nginx:{tag}": None})
@@ -65,7 +66,7 @@ def test_every_image_of_the_project_is_pinned_and_in_the_lock() -> None:
         "fluent_bit",
     }
     assert {"nginx", "haproxy", *watched} == set(pins.roles)
-    assert sorted(pin.reference for pin in pins.all()) == sorted(yaml.safe_load((ROOT / LOCK).read_text()))
+    assert sorted(pin.reference for pin in pins.all()) == sorted(parsed((ROOT / LOCK).read_text()))
     for pin in pins.all():
         assert re.search(r"\d+\.\d+\.\d+", pin.tag)
 
@@ -95,7 +96,7 @@ def test_a_digest_that_no_tool_printed_is_refused(project: Path, digest: object)
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_an_image_that_the_lock_does_not_know_is_unresolved(project: Path, whole: bool) -> None:
-    lock = yaml.safe_load((project / LOCK).read_text())
+    lock = parsed((project / LOCK).read_text())
     del lock[load_pins(project).roles["nginx"].reference]
     (project / LOCK).write_text(yaml.safe_dump(lock))
     if whole:
@@ -211,7 +212,7 @@ def test_a_reference_from_elsewhere_is_not_taken_for_a_built_one(reference: str)
 
 def test_compose_files_and_dockerfiles_name_no_image_themselves() -> None:
     for path in (ROOT / "compose").glob("*.yaml"):
-        for service in (yaml.safe_load(path.read_text()).get("services") or {}).values():
+        for service in (parsed(path.read_text()).get("services") or {}).values():
             assert re.fullmatch(r"\$\{[A-Z_]+_IMAGE:\?\}", service["image"]), path
     for path in (ROOT / FOLDER).rglob("Dockerfile"):
         stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?", path.read_text(), flags=re.MULTILINE)

@@ -9,12 +9,14 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-import yaml
+from safetensors.numpy import save_file
 
 from stack.errors import InputError, StackError
 from stack.models.fetch import Outcome, ensure_models
 from stack.models.toy import make_toy_model
+from stack.yaml_input import parsed
 from unit import given
 
 
@@ -22,6 +24,7 @@ from unit import given
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("toy") / "toy"
     make_toy_model(folder)
+    save_file({"model.norm.weight": np.zeros(2**17, dtype=np.float16)}, folder / "model.safetensors")  # packed often
     (folder / "pytorch_model.bin").write_bytes(b"x")
     return folder
 
@@ -71,7 +74,7 @@ def test_a_model_is_unpacked_where_the_plan_mounts_it(
     assert [outcome.what for outcome in outcomes] == ["fetched"]
     expected = {path.name: path.read_bytes() for path in toy.iterdir() if path.suffix != ".bin"}
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == expected
-    entry = next(iter(yaml.safe_load((tmp_path / "state/models.lock").read_text())["models"].values()))
+    entry = next(iter(parsed((tmp_path / "state/models.lock").read_text())["models"].values()))
     assert (entry["source"], entry["archive"]) == ("archive", str(archive))
     assert entry["sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
     assert set(entry["files"]) == set(expected)
@@ -164,7 +167,7 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(
 
     with monkeypatch.context() as patched:
         patched.setattr("stack.models.fetch.Meter.add", lambda _, count: full(count))
-        with pytest.raises(StackError, match="the disk is full; 2"):
+        with pytest.raises(StackError, match=r"the disk is full; 0\.3 MiB"):
             bring()
     assert models(tmp_path) == []
     assert bring()[0].is_dir()

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from stack.errors import InputError
 from stack.gateway_state import GatewayState
 from stack.observe import alertmanager, files, user_files
 from stack.observe.error_budget import budgets
 from stack.render import render
+from stack.yaml_input import parsed
 from stacks import ROOT
 from unit import given
 
@@ -116,7 +116,7 @@ def test_secrets_are_copied_for_alertmanager_alone_and_those_of_gone_receivers_g
 
 def test_every_receiver_is_configured_with_what_alertmanager_calls_it() -> None:
     made = given.plan(given.config(observability={"receivers": RECEIVERS})).watch
-    found = {entry["name"]: entry for entry in yaml.safe_load(alertmanager.configuration(made))["receivers"]}
+    found = {entry["name"]: entry for entry in parsed(alertmanager.configuration(made))["receivers"]}
     assert found["none"] == {"name": "none"}
     (mail,) = found["mail"]["email_configs"]
     assert (mail["from"], mail["auth_username"], mail["require_tls"]) == ("c@d.example", "u", True)
@@ -168,9 +168,7 @@ def test_only_so_many_clients_have_a_label_of_their_own() -> None:
 
 def test_a_probe_asks_each_model_for_a_real_completion() -> None:
     made = given.plan(given.config(given.toy(replicas=2), given.toy(served_model_name='odd/name.1-"x"'[:10])))
-    modules = yaml.safe_load(render(made, GatewayState({"0" * 64: "default"}), ROOT)["blackbox/blackbox.yml"])[
-        "modules"
-    ]
+    modules = parsed(render(made, GatewayState({"0" * 64: "default"}), ROOT)["blackbox/blackbox.yml"])["modules"]
     used = {target.labels["__param_module"] for target in made.targets if target.job.startswith("probe_")}
     assert used == modules.keys()
     asked = {name: json.loads(module["http"]["body"]) for name, module in modules.items()}

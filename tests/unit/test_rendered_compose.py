@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from stack.effects import service_hashes
 from stack.gateway_state import GatewayState
 from stack.plan.types import Plan
 from stack.render import render
 from stack.secrets import grafana
+from stack.yaml_input import parsed
 from stacks import ROOT
 from unit import given
 
@@ -43,7 +43,7 @@ def services(made: Plan) -> dict[str, dict[str, Any]]:
     tree = tree_of(made)
     found: dict[str, dict[str, Any]] = {}
     for name in (*COMPOSE_FILES, LOG_SHIPPING):
-        for service, settings in yaml.safe_load(tree[name])["services"].items():
+        for service, settings in parsed(tree[name])["services"].items():
             assert service not in found
             found[service] = settings
     return found
@@ -111,7 +111,7 @@ def test_an_engine_is_on_the_engines_network_only_and_publishes_nothing(name: st
 
 
 def test_networks_without_a_route_out_are_all_but_the_edge() -> None:
-    networks = yaml.safe_load(tree_of(plan())["compose.yaml"])["networks"]
+    networks = parsed(tree_of(plan())["compose.yaml"])["networks"]
     assert {name for name, settings in networks.items() if not settings.get("internal")} == {"edge"}
     assert {network for service in SERVICES.values() for network in service["networks"]} == set(networks)
 
@@ -287,7 +287,7 @@ def test_grafana_writes_to_its_volume_alone_and_finds_what_is_provisioned_in_the
     folders = [source.removeprefix("live/") + "/" for source, *_ in mounts if source.startswith("live/")]
     for path in (path for path in tree if path.startswith("grafana/")):
         assert sum(path.startswith(folder) for folder in folders) == 1, path
-    (provider,) = yaml.safe_load(tree["grafana/provisioning/dashboards/vllm-onprem.yaml"])["providers"]
+    (provider,) = parsed(tree["grafana/provisioning/dashboards/vllm-onprem.yaml"])["providers"]
     dashboards = provider["options"]["path"]
     assert ["live/grafana/dashboards", dashboards, "ro"] in mounts
     assert provider["allowUiUpdates"] is False
@@ -296,7 +296,7 @@ def test_grafana_writes_to_its_volume_alone_and_finds_what_is_provisioned_in_the
 
 
 def test_grafanas_data_source_is_the_prometheus_of_the_stack_under_a_fixed_uid() -> None:
-    (source,) = yaml.safe_load(tree_of(plan())["grafana/provisioning/datasources/prometheus.yaml"])["datasources"]
+    (source,) = parsed(tree_of(plan())["grafana/provisioning/datasources/prometheus.yaml"])["datasources"]
     assert (source["uid"], source["editable"], source["access"]) == ("prometheus", False, "proxy")
     assert source["url"] == "http://prometheus:9090"
     assert set(SERVICES["grafana"]["networks"]) & set(SERVICES["prometheus"]["networks"])
@@ -312,7 +312,7 @@ def test_grafana_has_a_health_check_that_asks_what_the_smoke_test_asks() -> None
 def test_prometheus_scrapes_every_planned_target_with_its_labels() -> None:
     made = plan()
     tree = tree_of(made)
-    jobs = yaml.safe_load(tree["prometheus/prometheus.yml"])["scrape_configs"]
+    jobs = parsed(tree["prometheus/prometheus.yml"])["scrape_configs"]
     scraped = set()
     for job in jobs:
         (discovery,) = job["file_sd_configs"]

@@ -45,13 +45,14 @@ def plugins() -> None:
 
 
 def loaded(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = LOADER.load_from_file(str(path), trusted_as_template=True)
+    # `unsafe` is Ansible's word for a file's one tree, read once, instead of a copy for each reader
+    found: dict[str, Any] = LOADER.load_from_file(str(path), trusted_as_template=True, unsafe=True)
     return found
 
 
 def scope(system: str, *roles: str, **variables: Any) -> Templar:
     """Everything that the roles see: lock, defaults, their own variables, facts, and what is given."""
-    found: dict[str, Any] = loaded(ANSIBLE / "provision.lock.yml")
+    found: dict[str, Any] = dict(loaded(ANSIBLE / "provision.lock.yml"))
     for role in roles:
         found |= loaded(ANSIBLE / f"roles/{role}/defaults/main.yml") | loaded(ANSIBLE / f"roles/{role}/vars/main.yml")
     wanted = locked_packages(found["provision_lock"], system)

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 from hypothesis import given as supposing
+from hypothesis import settings
 from hypothesis import strategies as some
 
 from stack.deploy.rollout import START, STOP, EngineHost, Step, WantedEngine, retired, rollout
 from stack.deploy.running import RunningEngine
 
 DEFAULT_START = 120
+QUICK = settings(max_examples=60, deadline=None)
 
 
 def host(name: str, running: dict[str, str], wanted: dict[str, str], **start_seconds: float) -> EngineHost:
@@ -142,6 +144,7 @@ def fleets(draw: Any) -> list[EngineHost]:
     ]
 
 
+@QUICK
 @supposing(fleets())
 def test_after_the_steps_every_engine_is_as_wanted_and_only_what_differs_was_touched(hosts: list[EngineHost]) -> None:
     steps = rollout(hosts, frozenset(), DEFAULT_START)
@@ -154,6 +157,7 @@ def test_after_the_steps_every_engine_is_as_wanted_and_only_what_differs_was_tou
         assert all((step.action == START) == (step.engine not in one.running) for step in mine)
 
 
+@QUICK
 @supposing(fleets())
 def test_a_pool_that_serves_goes_on_serving_but_in_steps_that_say_so(hosts: list[EngineHost]) -> None:
     up = {(one.name, name) for one in hosts for name, engine in one.running.items() if engine.serving}

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
-import yaml
 from pydantic import BaseModel
 
 from stack.config.load import load_config
 from stack.config.schema import StackConfig
+from stack.yaml_input import parsed
 from stacks import ROOT
 
 EXAMPLE = ROOT / "stack.example.yaml"
@@ -54,13 +54,13 @@ def test_the_file_as_it_stands_is_a_stack_file() -> None:
 
 
 def test_the_file_and_the_program_know_the_same_keys() -> None:
-    document = yaml.safe_load(uncommented(EXAMPLE.read_text()))
+    document = parsed(uncommented(EXAMPLE.read_text()))
     assert sorted({path for path, _ in values_in(document)}) == sorted(path for path, _ in schema_fields(StackConfig))
 
 
 def test_values_in_the_file_are_the_defaults() -> None:
     defaults = {path: field.get_default() for path, field in schema_fields(StackConfig) if not field.is_required()}
-    shown = dict(values_in(yaml.safe_load(EXAMPLE.read_text())))
+    shown = dict(values_in(parsed(EXAMPLE.read_text())))
     inputs = [path for path in shown if path.startswith("models.source.")]
     differing = {
         path: value

@@ -6,9 +6,11 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+import yaml
 
 from stack.errors import InputError
-from stack.yaml_input import MAX_BYTES, MAX_DEPTH, MAX_VALUES, load_mapping
+from stack.yaml_input import MAX_BYTES, MAX_DEPTH, MAX_VALUES, load_mapping, parsed
+from stacks import ROOT
 from unit.conftest import WriteStack
 
 # Nine levels of ten aliases: a billion values when they are expanded.
@@ -103,6 +105,13 @@ def test_a_file_of_too_many_values_is_refused_where_they_become_too_many(write_s
 
 def test_an_alias_used_a_few_times_is_read(write_stack: WriteStack) -> None:
     assert load_mapping(write_stack("a: &a [1]\nb: *a\nc: *a\n")) == {"a": [1], "b": [1], "c": [1]}
+
+
+def test_without_libyaml_the_same_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [ROOT / "stack.example.yaml", ROOT / "compose/images.yaml"]
+    documents = [(load_mapping(path), parsed(path.read_bytes())) for path in paths]
+    monkeypatch.setattr("stack.yaml_input._FAST", yaml.SafeLoader)
+    assert [(load_mapping(path), parsed(path.read_bytes())) for path in paths] == documents
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_key(write_stack: WriteStack) -> None:

@@ -29,6 +29,7 @@ from stack.render import MANIFEST, manifest, nginx_revision, render
 from stack.roll import prove, wait_until_idle
 from stack.tree import compare, write_tree
 from stack.validate import validate
+from stack.yaml_input import parsed
 
 COMPOSE, HAPROXY = "compose.yaml", "haproxy/haproxy.cfg"
 
@@ -128,7 +129,7 @@ def gpus_told(plan: Plan) -> str:
 
 
 def _services_of(applied_compose: bytes, wanted: bytes) -> bytes:
-    document, other = yaml.safe_load(applied_compose), yaml.safe_load(wanted)
+    document, other = parsed(applied_compose), parsed(wanted)
     services: dict[str, Any] = document["services"]
     kept = {name: service for name, service in services.items() if name in other["services"]}
     document["services"] = {**other["services"], **kept}

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from stack.errors import Problem
+from stack.yaml_input import parsed
 
 KIND = "nvidia.com/gpu"
 _NODE = re.compile(r"/dev/nvidia(\d+)")
@@ -78,7 +79,7 @@ def nodes(folders: Sequence[str]) -> dict[str, frozenset[int]]:
 def _devices(path: Path) -> dict[str, frozenset[int]]:
     try:
         text = path.read_text()
-        document = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        document = json.loads(text) if path.suffix == ".json" else parsed(text)
         if document["kind"] != KIND:
             return {}
         return {str(entry["name"]): _numbers(entry) for entry in document["devices"]}

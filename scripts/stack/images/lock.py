@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from stack.errors import InputError, StackError
+from stack.yaml_input import parsed
 
 LOCK = Path("compose/images.lock")
 Lock = dict[str, str | None]
@@ -27,7 +28,7 @@ HEAD = """\
 def read_lock(root: Path) -> Lock:
     """Reference -> digest or None. Raises InputError when the file is no mapping."""
     try:
-        document = yaml.safe_load((root / LOCK).read_text()) or {}
+        document = parsed((root / LOCK).read_text()) or {}
     except FileNotFoundError:
         return {}
     except yaml.YAMLError as error:

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from stack.errors import InputError, Problem
 from stack.images.lock import LOCK, read_lock
+from stack.yaml_input import parsed
 
 Source = Literal["registry", "archive", "build"]
 Device = Literal["cpu", "cuda"]
@@ -85,7 +84,7 @@ def load_pins(root: Path) -> Pins:
 
     Raises InputError naming every floating tag and every bad digest.
     """
-    document = yaml.safe_load((root / PINS).read_text())
+    document = parsed((root / PINS).read_text())
     lock = read_lock(root)
     version = str(document["version"])
     problems: list[Problem] = []

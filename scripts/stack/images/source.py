@@ -11,6 +11,7 @@ import yaml
 
 from stack.config.schema import Images
 from stack.images.pins import Source
+from stack.yaml_input import parsed
 
 # The one stack file whose `auto` may build, and what the Makefile exports when nobody named a STACK.
 EMBEDDED = Path("compose/examples/cpu.yaml")
@@ -27,7 +28,7 @@ def source_of(settings: Images, stack: Path, root: Path, known: Path) -> Source:
         return "registry"
     if known.is_file():
         # decided on the first `make up`: asking the registry each time could change a running stack's images
-        return "build" if (yaml.safe_load(known.read_text()) or {}).get("source") == "build" else "registry"
+        return "build" if (parsed(known.read_text()) or {}).get("source") == "build" else "registry"
     return choose_source(settings.mirror)
 
 

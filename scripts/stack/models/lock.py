@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from stack.errors import StackError
+from stack.yaml_input import parsed
 
 HEAD = "# What was fetched into models/, as it came; written by `make fetch` and `make up`. A record, never input.\n"
 
@@ -18,7 +19,7 @@ HEAD = "# What was fetched into models/, as it came; written by `make fetch` and
 def read(path: Path) -> dict[str, Any]:
     """Folder below models/ -> what is known of it. Raises StackError when the file is not one of ours."""
     try:
-        document = yaml.safe_load(path.read_text()) if path.is_file() else {"models": {}}
+        document = parsed(path.read_text()) if path.is_file() else {"models": {}}
         models = document["models"]
         if isinstance(models, dict):
             return models

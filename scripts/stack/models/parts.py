@@ -13,7 +13,6 @@ from stack.errors import InputError, Problem
 from stack.models.adapter_files import CONFIG, check_adapter
 from stack.models.config_json import ModelFilesError
 from stack.models.files import check_model
-from stack.models.toy import make_toy_adapter, make_toy_model
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,25 @@ def parts_of(config: StackConfig, root: Path) -> Iterator[Part]:
     """Every model and adapter of a stack file."""
     for place, model in enumerate(config.models):
         where, folder = f"models[{place}].source", model_dir(config, model, root)
-        yield Part(model.served_model_name, where, model.source, folder, "config.json", check_model, make_toy_model)
+        yield Part(model.served_model_name, where, model.source, folder, "config.json", check_model, _make_toy_model)
         folders = adapter_dirs(config, model, root)
         for number, adapter in enumerate(model.lora_adapters):
             where = f"models[{place}].lora_adapters[{number}].source"
             folder = folders[adapter.name]
-            yield Part(adapter.name, where, adapter.source, folder, CONFIG, check_adapter, make_toy_adapter)
+            yield Part(adapter.name, where, adapter.source, folder, CONFIG, check_adapter, _make_toy_adapter)
+
+
+# Imported where they are used: they need numpy, which would cost every command more time than reading its files.
+def _make_toy_model(folder: Path) -> bool:
+    from stack.models.toy import make_toy_model  # noqa: PLC0415
+
+    return make_toy_model(folder)
+
+
+def _make_toy_adapter(folder: Path) -> bool:
+    from stack.models.toy import make_toy_adapter  # noqa: PLC0415
+
+    return make_toy_adapter(folder)
 
 
 def check_own(parts: Iterable[Part], root: Path, shown: str) -> None:

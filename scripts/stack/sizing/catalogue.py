@@ -8,10 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from stack.hardware import Gpu
 from stack.sizing.errors import CannotPlanError
+from stack.yaml_input import parsed
 
 HERE = Path(__file__).parent
 MIB = 1024**2
@@ -49,7 +48,7 @@ class Card:
 @cache
 def cards() -> tuple[Card, ...]:
     """Every GPU that gpus.yaml names."""
-    return tuple(_card(entry) for entry in yaml.safe_load((HERE / "gpus.yaml").read_text())["gpus"])
+    return tuple(_card(entry) for entry in parsed((HERE / "gpus.yaml").read_text())["gpus"])
 
 
 def _card(entry: Mapping[str, Any]) -> Card:
@@ -84,7 +83,7 @@ def card_of(gpu: Gpu) -> Card:
 
 @cache
 def _constants() -> Mapping[str, Mapping[str, Any]]:
-    document: Mapping[str, Mapping[str, Any]] = yaml.safe_load((HERE / "constants.yaml").read_text())
+    document: Mapping[str, Mapping[str, Any]] = parsed((HERE / "constants.yaml").read_text())
     return {part: {name: entry["value"] for name, entry in entries.items()} for part, entries in document.items()}
 
 
@@ -95,5 +94,5 @@ def constant(part: str, name: str) -> Any:
 
 def sources() -> dict[str, str]:
     """``part.name`` -> where the constant is from."""
-    document = yaml.safe_load((HERE / "constants.yaml").read_text())
+    document = parsed((HERE / "constants.yaml").read_text())
     return {f"{part}.{name}": entry["source"] for part, entries in document.items() for name, entry in entries.items()}

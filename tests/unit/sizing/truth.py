@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from stack.sizing.catalogue import constant
 from stack.sizing.memory import Era, Memory, activations, memory_of, now
+from stack.yaml_input import parsed
 from unit.sizing.fixtures import GIB, card, known, setting
 
-ROWS: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "truth.yaml").read_text())
+ROWS: list[dict[str, Any]] = parsed((Path(__file__).parent / "truth.yaml").read_text())
 # What a row is tested for, in the words of the table.
 GOALS = {
     "memory": "3 % from GiB", "budget": "3 % from budget", "end": "10 % end to end", "none": "none",
