@@ -101,3 +101,13 @@ def address(container: Container, network: str) -> str | None:
     project = container.labels[PROJECT_LABEL]
     networks = container.attrs["NetworkSettings"]["Networks"]
     return networks.get(f"{project}_{network}", {}).get("IPAddress") or None
+
+
+def asked_at(engine: Container) -> str | None:
+    """Address and port where this host asks an engine. None: it does not run, or follows another and never answers."""
+    if here := address(engine, "engines"):
+        return f"{here}:8000"
+    told = dict(line.split("=", 1) for line in engine.attrs["Config"]["Env"] or () if "=" in line)
+    if engine.attrs["State"]["Status"] != "running" or "ENGINE_ADDRESS" not in told:
+        return None
+    return f"{told['ENGINE_ADDRESS']}:{told['ENGINE_PORT']}"

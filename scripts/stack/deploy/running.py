@@ -53,3 +53,7 @@ def _gpus(part: Container) -> Iterator[str]:
 def _ports(part: Container) -> Iterator[int]:
     for bindings in (part.attrs["HostConfig"].get("PortBindings") or {}).values():
         yield from (int(binding["HostPort"]) for binding in bindings or () if binding["HostPort"])
+    # a part that leads others over several hosts publishes none: it has the host's network
+    for line in part.attrs["Config"]["Env"] or ():
+        if line.startswith("ENGINE_PORT="):
+            yield int(line.removeprefix("ENGINE_PORT="))
