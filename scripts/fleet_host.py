@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One step of a fleet's deploy on this host: prepare it, start, replace or stop an engine, or retire what has no place.
+"""One step of a fleet's deploy on this host: prepare it, change an engine, or retire what has no place.
 
 The playbook deploy_fleet.yml calls this, and sees to it that the engine is out of the pools of every gateway.
 """
@@ -22,12 +22,12 @@ def main() -> int:
     )
     inputs.add_arguments(parser)
     parser.add_argument("action", choices=fleet_host.ACTIONS, help="what to do")
-    parser.add_argument("engine", nargs="?", help="for start, replace and stop")
+    parser.add_argument("engine", nargs="?", help="for start, replace, stop and back")
     parser.add_argument("--shipped", type=Path, required=True, metavar="DIR", help="the tree that the controller sent")
     add_wait_argument(parser)
     arguments = parser.parse_args()
-    if (arguments.engine is None) == (arguments.action in ("start", "replace", "stop")):
-        raise InputError("fleet_host.py", "start, replace and stop are of one engine, the others of none")
+    if (arguments.engine is None) == (arguments.action in ("start", "replace", "stop", "back")):
+        raise InputError("fleet_host.py", "start, replace, stop and back are of one engine, the others of none")
     if arguments.hosts is None or arguments.host is None:
         raise InputError("fleet_host.py", "--hosts and --host are needed")
     console.print_json({"host": arguments.host, "done": fleet_host.act(arguments)})

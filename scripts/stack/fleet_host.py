@@ -30,7 +30,7 @@ from stack.observe import provide, user_files
 from stack.plan.types import Plan, plan_from
 from stack.prepare import check_tree, make_folders, make_present, provide_for_watching
 from stack.render import render
-from stack.replica import keep, kept_folder, renew_one, stop_one
+from stack.replica import keep, kept_folder, put_back_one, renew_one, stop_one
 from stack.roll import to_replace
 from stack.secrets import engine_key, grafana, handed
 from stack.secrets.check import check as check_secrets
@@ -38,7 +38,7 @@ from stack.secrets.check import tighten
 from stack.secrets.copies import Copy, copies_of, hand_out, keep_only
 from stack.smoke import services
 
-ACTIONS = ("prepare", "start", "replace", "stop", "retire")
+ACTIONS = ("prepare", "start", "replace", "stop", "back", "retire")
 
 
 def is_one(arguments: argparse.Namespace) -> bool:
@@ -69,8 +69,8 @@ def up(arguments: argparse.Namespace) -> tuple[Plan, list[str]]:
 def act(arguments: argparse.Namespace) -> list[str]:
     """One of ACTIONS; what was done. Raises InputError before the first change, StackError.
 
-    prepare: all that what runs does not notice. start, replace, stop: arguments.engine. retire: stop what has no place
-    here any more.
+    prepare: all that what runs does not notice. start, replace, stop: arguments.engine. back: as it was before this
+    deploy, of a replica that spans hosts and did not come up. retire: stop what has no place here any more.
     """
     inputs, plan, client = begin(arguments)
     with only_one(inputs.state, arguments.wait), mended_on_failure(arguments.shipped, inputs.live):
@@ -80,6 +80,8 @@ def act(arguments: argparse.Namespace) -> list[str]:
         if arguments.action == "stop":
             keep(inputs.state, before.files)
             return [stop_one(plan, arguments.engine, client)]
+        if arguments.action == "back":
+            return [put_back_one(plan, inputs.state, arguments.engine, client)]
         if arguments.action == "prepare":
             with taking_turns(inputs.shared):
                 _prepare(inputs, plan, arguments.shipped, before, client)
