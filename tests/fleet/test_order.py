@@ -162,6 +162,12 @@ def test_a_replica_over_hosts_that_does_not_come_up_is_put_back_as_one(bed: Bed,
     assert "It gets requests as before" in ran.out
 
 
+def test_a_replica_over_hosts_that_may_not_be_taken_out_is_not_touched(bed: Bed) -> None:
+    ran = bed.play(over_hosts("replace e-0 a", *PARTS), ["front: pool.py out e-0"])
+    assert ran.code != 0
+    assert [call for call in ran.calls if "fleet_host.py" in call] == []
+
+
 def without_silences(calls: list[str]) -> list[str]:
     return [call for call in calls if "silence.py" not in call]
 

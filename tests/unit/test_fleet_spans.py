@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from stack.checks import answers
 from stack.config.schema import StackConfig
 from stack.deploy.running import running_engines
-from stack.docker_host import asked_at
+from stack.docker_host import asked_at, ports_of
 from stack.errors import InputError
 from stack.gateway_state import GatewayState
 from stack.hardware import Host
@@ -22,6 +23,7 @@ from stack.plan.engines import leader_of
 from stack.plan.fleet import places_of
 from stack.plan.places import EnginePlace
 from stack.plan.types import Plan, plan_from
+from stack.preflight import kernels_ports
 from stack.render import render
 from stacks import ROOT
 from unit import fake_docker, given
@@ -163,5 +165,23 @@ def test_an_engine_with_the_hosts_network_is_asked_there_and_its_port_is_taken()
     follows = fake_docker.container("engine-huge-0.1", environment=("LEADER=10.0.0.11:19007",))
     beside = fake_docker.container("engine-toy-0", addresses={"vllm-onprem_engines": "172.30.0.2"})
     assert [asked_at(one) for one in (leads, follows, beside)] == ["10.0.0.11:18007", None, "172.30.0.2:8000"]
+    assert list(ports_of(leads)) == [18007]
     leads.labels["com.docker.compose.config-hash"] = "1"
     assert running_engines("vllm-onprem", fake_docker.engine(leads))["engine-huge-0"]["ports"] == (18007,)
+
+
+@pytest.mark.parametrize(
+    ("host", "range_", "refused"),
+    [
+        ("gpu-0", "32768\t60999\n", False),
+        ("gpu-0", "40000 50000", False),
+        ("gpu-1", "1024\t65535\n", True),
+        ("front", "1024\t65535\n", False),
+    ],
+)
+def test_ports_of_the_kernel_that_the_firewall_does_not_close_are_refused(
+    host: str, range_: str, refused: bool, tmp_path: Path
+) -> None:
+    setting = tmp_path / "ip_local_port_range"
+    setting.write_text(range_)
+    assert bool(list(kernels_ports(TWO[host], setting))) == refused

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 class Wanted:
     """One engine. sizes: host -> GPUs it would need there; a host that is not in it cannot serve it.
 
-    followers: names of its parts on further hosts, each with as many GPUs. kinds: host -> its kinds of GPU, however many.
+    followers: names of its parts on further hosts, each with as many GPUs. kinds: host -> its kinds of GPU, any number.
     """
 
     engine: str
