@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One step of a fleet's deploy on this host: prepare it, start, replace or stop an engine, or retire what has no place.
+"""One step of a fleet's deploy on this host: prepare it, change an engine, or retire what has no place.
 
 The playbooks of a fleet call this, and see to it that the engine is out of the pools of every gateway. tell says what
 a rollback to this release would change here; forget removes the releases that the fleet does not keep any more.
@@ -25,7 +25,7 @@ def main() -> int:
     )
     inputs.add_arguments(parser)
     parser.add_argument("action", choices=[*fleet_host.ACTIONS, "tell", "forget"], help="what to do")
-    parser.add_argument("engine", nargs="?", help="for start, replace and stop")
+    parser.add_argument("engine", nargs="?", help="for start, replace, stop and back")
     parser.add_argument("--shipped", type=Path, required=True, metavar="DIR", help="the tree that the controller sent")
     parser.add_argument(
         "--again", action="store_true", help="tell, prepare: by what is kept of this release; nothing was sent for it"
@@ -33,8 +33,8 @@ def main() -> int:
     parser.add_argument("--stay", default="", metavar="IDS", help="forget: releases that stay, with commas between")
     add_wait_argument(parser)
     arguments = parser.parse_args()
-    if (arguments.engine is None) == (arguments.action in ("start", "replace", "stop")):
-        raise InputError("fleet_host.py", "start, replace and stop are of one engine, the others of none")
+    if (arguments.engine is None) == (arguments.action in ("start", "replace", "stop", "back")):
+        raise InputError("fleet_host.py", "start, replace, stop and back are of one engine, the others of none")
     if arguments.hosts is None or arguments.host is None:
         raise InputError("fleet_host.py", "--hosts and --host are needed")
     if arguments.action == "tell":

@@ -52,6 +52,7 @@ class Engine:
     name: str
     served_model_name: str
     task: str = "generate"
+    address: str = "127.0.0.1"
     port: int = 8000
     memory: Path = Path("/tmp/check.json")  # a tmpfs: empty after each start
     key_file: Path = Path("/run/secrets/engine.yaml")  # JSON; without it the engine asks for no key
@@ -192,7 +193,7 @@ def _compare(before: Seen, steps: float, after: float, began: float, problem: st
 
 
 def _ask(engine: Engine, path: str, limit: float, body: bytes | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=limit)
+    connection = http.client.HTTPConnection(engine.address, engine.port, timeout=limit)
     headers = {"Content-Type": "application/json", **_key(engine)} if body else {}
     with contextlib.closing(connection):
         try:
@@ -228,6 +229,8 @@ def _remembered(engine: Engine) -> Seen:
 
 
 if __name__ == "__main__":
-    # an engine that was started before there were tasks is checked by this file too
-    task = os.environ.get("TASK", "generate")
-    sys.exit(main(Engine(os.environ["ENGINE_NAME"], os.environ["SERVED_MODEL_NAME"], task)))
+    told = os.environ
+    # An engine that was started before there were tasks is checked by this file too. One with the host's network has an
+    # address there, as another may be its neighbour.
+    place = (told.get("ENGINE_ADDRESS", "127.0.0.1"), int(told.get("ENGINE_PORT", "8000")))
+    sys.exit(main(Engine(told["ENGINE_NAME"], told["SERVED_MODEL_NAME"], told.get("TASK", "generate"), *place)))

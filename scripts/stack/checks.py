@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import docker
 import requests
@@ -55,3 +56,8 @@ def run_checks(checks: Iterable[Check], tell: Callable[[Result], None]) -> list[
         results.append(result)
         tell(result)
     return results
+
+
+def answers(engine: Mapping[str, Any]) -> bool:
+    """Whether an engine of a plan.json can be asked: a part that follows another has nothing that listens."""
+    return "--headless" not in engine["argv"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import docker
@@ -101,3 +101,25 @@ def address(container: Container, network: str) -> str | None:
     project = container.labels[PROJECT_LABEL]
     networks = container.attrs["NetworkSettings"]["Networks"]
     return networks.get(f"{project}_{network}", {}).get("IPAddress") or None
+
+
+def asked_at(engine: Container) -> str | None:
+    """Address and port where this host asks an engine. None: it does not run, or follows another and never answers."""
+    if here := address(engine, "engines"):
+        return f"{here}:8000"
+    told = _environment_of(engine)
+    if engine.attrs["State"]["Status"] != "running" or "ENGINE_ADDRESS" not in told:
+        return None
+    return f"{told['ENGINE_ADDRESS']}:{told['ENGINE_PORT']}"
+
+
+def ports_of(part: Container) -> Iterator[int]:
+    """Ports of the host that a container has: published, or an engine's own where it has the host's network."""
+    for bindings in (part.attrs["HostConfig"].get("PortBindings") or {}).values():
+        yield from (int(binding["HostPort"]) for binding in bindings or () if binding["HostPort"])
+    if port := _environment_of(part).get("ENGINE_PORT"):
+        yield int(port)
+
+
+def _environment_of(part: Container) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in part.attrs["Config"]["Env"] or () if "=" in line)

@@ -27,12 +27,12 @@ from stack.inputs import ROOT, Inputs
 from stack.lifecycle import apply_and_prove
 from stack.locks import only_one, taking_turns
 from stack.plan.types import Plan, plan_from
-from stack.replica import keep, renew_one, stop_one
+from stack.replica import keep, put_back_one, renew_one, stop_one
 from stack.roll import to_replace
 from stack.smoke import services
 from stack.tree import write_tree
 
-ACTIONS = ("prepare", "start", "replace", "stop", "retire")
+ACTIONS = ("prepare", "start", "replace", "stop", "back", "retire")
 
 
 def is_one(arguments: argparse.Namespace) -> bool:
@@ -67,8 +67,8 @@ def up(arguments: argparse.Namespace, activation: Activation) -> tuple[Plan, lis
 def act(arguments: argparse.Namespace) -> list[str]:
     """One of ACTIONS; what was done. Raises InputError before the first change, StackError.
 
-    prepare: all that what runs does not notice. start, replace, stop: arguments.engine. retire: stop what has no place
-    here any more.
+    prepare: all that what runs does not notice. start, replace, stop: arguments.engine. back: as it was before this
+    deploy, of a replica that spans hosts and did not come up. retire: stop what has no place here any more.
     """
     inputs, plan, client = begin(arguments)
     with only_one(inputs.state, arguments.wait), mended_on_failure(arguments.shipped, inputs.live):
@@ -85,6 +85,8 @@ def act(arguments: argparse.Namespace) -> list[str]:
             if arguments.action == "stop":
                 keep(inputs.state, before.files)
                 return [stop_one(plan, arguments.engine, client)]
+            if arguments.action == "back":
+                return [put_back_one(plan, inputs.state, arguments.engine, client)]
             files = rendered(inputs, plan, arguments.shipped)
             return [renew_one(plan, inputs.state, files, arguments.engine, client)]
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
+from stack.ownership import ENGINE_UID
 from stack.plan import vllm_args
+from stack.plan.fleet_ports import KERNELS_PORTS
 from stack.plan.fleet_types import Fleet
 from stack.plan.types import Plan
 from stack.yaml_input import parsed
@@ -75,20 +77,22 @@ def servers(plan: Plan) -> dict[str, str]:
 
 
 def context(plan: Plan) -> dict[str, Any]:
-    """What templates say of the fleet; nothing without one."""
+    """What templates say of the fleet; next to nothing without one."""
     fleet = plan.fleet
     if fleet is None:
-        return {}
+        return {"parts": {}}
     ports = {opening.service: opening.port for opening in fleet.openings}
-    return {"reached": _reached(plan, fleet), "firewall": _firewall(fleet), "gateway_ports": ports}
+    reached, firewall = _reached(plan, fleet), _firewall(plan, fleet)
+    return {"reached": reached, "firewall": firewall, "gateway_ports": ports, "parts": fleet.parts}
 
 
 def _reached(plan: Plan, fleet: Fleet) -> list[dict[str, Any]]:
-    not_run = {engine.name for engine in plan.cordoned}
+    # parts of a replica over hosts publish nothing: they have the host's network
+    not_published = {*(engine.name for engine in plan.cordoned), *fleet.parts}
     published = {
         opening.service: f"{opening.address}:{opening.port}:{opening.inside}"
         for opening in fleet.openings
-        if opening.service not in not_run
+        if opening.service not in not_published
     }
     names = sorted({*published, *fleet.services} - {"alertmanager"})
     found = []
@@ -100,7 +104,7 @@ def _reached(plan: Plan, fleet: Fleet) -> list[dict[str, Any]]:
     return found
 
 
-def _firewall(fleet: Fleet) -> dict[str, Any]:
+def _firewall(plan: Plan, fleet: Fleet) -> dict[str, Any]:
     rules: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for opening in fleet.openings:
         if opening.clients:
@@ -110,6 +114,23 @@ def _firewall(fleet: Fleet) -> dict[str, Any]:
         "rules": [{"clients": clients, "ports": sorted(ports)} for clients, ports in sorted(rules.items())],
         # containers of this host that speak to engines come from its own bridge
         "local": bool({"gateway", "observability"} & set(fleet.roles)),
+        **_of_parts(plan, fleet),
+    }
+
+
+def _of_parts(plan: Plan, fleet: Fleet) -> dict[str, Any]:
+    """masters: ports on which leaders have their followers, with whom; peers: hosts of all other parts."""
+    running = {engine.name for engine in plan.engines}
+    parts = [part for name, part in fleet.parts.items() if name in running]
+    return {
+        "masters": [
+            {"port": part.master_port, "peers": part.peers}
+            for part in sorted(parts, key=lambda part: part.master_port)
+            if part.rank == 0
+        ],
+        "peers": sorted({peer for part in parts for peer in part.peers}),
+        "kernels_ports": "-".join(map(str, KERNELS_PORTS)),
+        "engines_uid": ENGINE_UID,
     }
 
 

@@ -5,28 +5,32 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import docker
 from docker.models.containers import Container
 
 from stack.console import say
-from stack.docker_host import FOLDER_LABEL, containers
+from stack.docker_host import FOLDER_LABEL, containers, ports_of
 from stack.errors import InputError, Problem
 from stack.gpu import cdi, cuda, state
 from stack.hardware import find_gpus
 from stack.images.pins import load_pins
 from stack.inputs import ROOT, Inputs
+from stack.plan.fleet_ports import KERNELS_PORTS
 from stack.plan.fleet_types import Opening
 from stack.plan.types import Plan, Published
 
 # Logs, metrics and caches of a few hours; images and models are checked where they are made.
 FREE_DISK_GIB = 2
+LOCAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def check(inputs: Inputs, plan: Plan, client: docker.DockerClient) -> None:
     """Ports free, disk space, GPUs usable by containers. Raises InputError."""
     running = containers(client, plan.project)
-    problems = [*_name(inputs, running), *_ports(plan, running), *_disk(inputs), *_gpus(plan, running, client)]
+    problems = [*_name(inputs, running), *_ports(plan, running), *kernels_ports(plan), *_disk(inputs)]
+    problems += _gpus(plan, running, client)
     if problems:
         raise InputError(inputs.shown, problems)
 
@@ -38,13 +42,7 @@ def _name(inputs: Inputs, running: Mapping[str, Container]) -> Iterator[Problem]
 
 
 def _ports(plan: Plan, running: Mapping[str, Container]) -> Iterator[Problem]:
-    ours = {
-        int(binding["HostPort"])
-        for container in running.values()
-        for bindings in (container.attrs["HostConfig"].get("PortBindings") or {}).values()
-        for binding in bindings or ()
-        if binding["HostPort"] and container.status == "running"
-    }
+    ours = {port for container in running.values() if container.status == "running" for port in ports_of(container)}
     for wanted in plan.ports:
         if wanted.port not in ours and (cause := cannot_bind(wanted)):
             yield Problem(
@@ -65,6 +63,17 @@ def cannot_bind(wanted: Published | Opening) -> str | None:
         except OSError as error:
             return (error.strerror or str(error)).lower()
     return None
+
+
+def kernels_ports(plan: Plan, setting: Path = LOCAL_PORTS) -> Iterator[Problem]:
+    """What parts of a replica over several hosts listen on has to be what the firewall closes to others."""
+    if plan.fleet is None or not plan.fleet.parts:
+        return
+    first, last = map(int, setting.read_text().split())
+    if first < KERNELS_PORTS[0] or last > KERNELS_PORTS[1]:
+        allowed = " ".join(map(str, KERNELS_PORTS))
+        what = f"net.ipv4.ip_local_port_range is {first} {last} here, and the firewall closes {allowed} for parts of a"
+        yield Problem("models", f"{what} replica over several hosts: keep it within those (`sysctl`, /etc/sysctl.d)")
 
 
 def _disk(inputs: Inputs) -> Iterator[Problem]:

@@ -65,6 +65,20 @@ def stop_one(plan: Plan, name: str, client: docker.DockerClient) -> str:
     return f"stopped {name}"
 
 
+def put_back_one(plan: Plan, state: Path, name: str, client: docker.DockerClient) -> str:
+    """An engine as it was before this deploy, or stopped where it was not there; what was done. Of a replica that spans
+    hosts: what ran was stopped on purpose, before another part failed. Raises StackError.
+    """
+    kept = read_tree(kept_folder(state))
+    told = json.loads(kept["plan.json"]) if kept else {"engines": []}
+    engine = next((each for each in told["engines"] if each["name"] == name), None)
+    if engine is None:
+        return stop_one(plan, name, client)
+    write_tree(state / "live", engines_part(read_tree(state / "live"), kept))
+    renew(state / "live", told, engine, client, partial(wait_ready, plan.project, {**startup_timeouts(kept)}, client))
+    return f"{name} is as it was before"
+
+
 def keep(state: Path, before: Files) -> None:
     """The tree that ran before this deploy, kept until its end: engines that are still to be replaced go back to it."""
     if before and not read_tree(kept_folder(state)):

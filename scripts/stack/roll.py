@@ -12,8 +12,9 @@ import docker
 import requests
 from docker.models.containers import Container
 
+from stack.checks import answers
 from stack.console import say, step
-from stack.docker_host import HASH_LABEL, address, compose, condition, containers, get_page
+from stack.docker_host import HASH_LABEL, asked_at, compose, condition, containers, get_page
 from stack.effects import service_hashes
 from stack.errors import StackError
 from stack.observe.silences import silenced
@@ -104,7 +105,8 @@ def renew(
     began = time.monotonic()
     wait(name)
     remember_start(live.parent, name, time.monotonic() - began)
-    prove(plan, engine, client)
+    if answers(engine):
+        prove(plan, engine, client)
 
 
 def started_within(state: Path) -> dict[str, float]:
@@ -149,8 +151,7 @@ def wait_until_idle(
 def in_flight(project: str, name: str, client: docker.DockerClient, where: str | None = None) -> float:
     """Requests that an engine works on or has waiting; 0 when it does not answer, as it then has none to finish."""
     part = containers(client, project).get(name)
-    if part and (here := address(part, "engines")):
-        where = f"{here}:8000"
+    where = (asked_at(part) if part else None) or where
     if where is None:
         return 0.0
     try:

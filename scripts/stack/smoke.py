@@ -16,8 +16,8 @@ from typing import Any
 import docker
 import requests
 
-from stack.checks import Check, SkippedError
-from stack.docker_host import address, condition, containers, get_page
+from stack.checks import Check, SkippedError, answers
+from stack.docker_host import address, asked_at, condition, containers, get_page
 from stack.drains import drained, replacing
 from stack.gateway_client import GatewayClient, Refused
 from stack.observe.jobs import JOBS
@@ -35,7 +35,7 @@ def host_checks(plan: Mapping[str, Any], client: docker.DockerClient) -> Iterato
     here = services(plan)
     for service in here:
         yield Check(f"part {service}", f"`make logs SERVICE={service}`", partial(_part, plan, client, service))
-    for engine in plan["engines"]:
+    for engine in filter(answers, plan["engines"]):
         yield Check(
             f"replica {engine['name']}",
             f"`make logs SERVICE={engine['name']}`: is it loading, out of memory, or hung?",
@@ -102,9 +102,9 @@ def _part(plan: Mapping[str, Any], client: docker.DockerClient, service: str) ->
 def ask_replica(plan: Mapping[str, Any], client: docker.DockerClient, engine: Mapping[str, Any]) -> str:
     """One completion or embedding, asked directly. Raises LookupError, Refused or RequestException."""
     part = containers(client, plan["project"]).get(engine["name"])
-    if not part or (where := address(part, "engines")) is None:
+    if not part or (where := asked_at(part)) is None:
         raise LookupError("the container has no address: it is not running")
-    return ask_at(f"{where}:8000", plan, engine)
+    return ask_at(where, plan, engine)
 
 
 def ask_at(where: str, plan: Mapping[str, Any], served: Mapping[str, Any]) -> str:

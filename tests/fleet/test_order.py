@@ -105,15 +105,55 @@ class Bed:
 
 def steps(*told: str) -> list[dict[str, Any]]:
     """`action engine host` each."""
-    return [
-        {**dict(zip(("action", "engine", "host"), one.split(), strict=True)), "number": number, "seconds": 60}
-        for number, one in enumerate(told, 1)
-    ]
+    return [{**step(one), "number": number, "seconds": 60, "parts": []} for number, one in enumerate(told, 1)]
+
+
+def step(told: str) -> dict[str, Any]:
+    """`action engine host`."""
+    return dict(zip(("action", "engine", "host"), told.split(), strict=True))
+
+
+def over_hosts(told: str, *parts: str) -> list[dict[str, Any]]:
+    """The step of a replica over several hosts."""
+    return [{**steps(told)[0], "parts": [step(part) for part in parts]}]
 
 
 @pytest.fixture
 def bed(tmp_path: Path) -> Bed:
     return Bed(tmp_path)
+
+
+PARTS = ("stop e-0 a", "stop e-0.1 b", "start e-0.1 b")
+
+
+def test_the_parts_of_a_replica_over_hosts_are_changed_as_one(bed: Bed) -> None:
+    ran = bed.play(over_hosts("replace e-0 a", *PARTS))
+    assert ran.code == 0, ran.out
+    assert without_silences(ran.calls)[:-3] == [
+        *("front: pool.py out e-0", "second: pool.py out e-0"),
+        # its requests are done when it has stopped
+        *("a: fleet_host.py stop e-0", "b: fleet_host.py stop e-0.1", "b: fleet_host.py start e-0.1"),
+        "a: fleet_host.py replace e-0",
+        *("front: pool.py back e-0", "second: pool.py back e-0"),
+    ]
+
+
+@pytest.mark.parametrize("fails", ["b: fleet_host.py start e-0.1", "a: fleet_host.py replace e-0"])
+def test_a_replica_over_hosts_that_does_not_come_up_is_put_back_as_one(bed: Bed, fails: str) -> None:
+    ran = bed.play(over_hosts("replace e-0 a", *PARTS), [fails])
+    assert ran.code != 0
+    assert [call for call in ran.calls if " back e-0" in call] == [
+        # those that follow are there before the one that leads, which is asked before it gets requests
+        *("b: fleet_host.py back e-0.1", "b: fleet_host.py back e-0.1", "a: fleet_host.py back e-0"),
+        *("front: pool.py back e-0", "second: pool.py back e-0"),
+    ]
+    assert "It gets requests as before" in ran.out
+
+
+def test_a_replica_over_hosts_that_may_not_be_taken_out_is_not_touched(bed: Bed) -> None:
+    ran = bed.play(over_hosts("replace e-0 a", *PARTS), ["front: pool.py out e-0"])
+    assert ran.code != 0
+    assert [call for call in ran.calls if "fleet_host.py" in call] == []
 
 
 def without_silences(calls: list[str]) -> list[str]:

@@ -163,3 +163,55 @@ def test_an_engine_answers_and_begins_nothing(net: Network) -> None:
     assert not net.reaches("box", "10.0.0.66", 80)
     assert not net.reaches("box", f"{PRIVATE_NET}.1", 22)
     assert net.reaches("front", "10.0.0.11", 18000)
+
+
+OTHER = given.host("other", 12, roles=["engines"], interface="eth0")
+SPANNING = given.host("gpu", 11, roles=["engines"], interface="eth0")
+
+
+def spanning() -> tuple[Fleet, bytes]:
+    """(fleet, rules) of the host `gpu`, whose engine leads a part on `other`."""
+    config = given.config(given.toy(nnodes=2, pipeline_parallel_size=2))
+    plan = given.fleet(config, FRONT, WATCH, SPANNING, OTHER)["gpu"]
+    assert plan.fleet is not None
+    return plan.fleet, render(plan, GatewayState(), ROOT)[RULES]
+
+
+def test_parts_of_a_replica_over_hosts_reach_one_another_and_nobody_else_reaches_them(net: Network) -> None:
+    fleet, rules = spanning()
+    part = fleet.parts["engine-toy-0"]
+    net.add("other", "10.0.0.12")
+    api, master, kernels = (("10.0.0.11", port) for port in (part.port, part.master_port, 40000))
+    # vLLM has the master port on every address of its host
+    net.run("gpu", "ip", "address", "add", "192.0.2.1/32", "dev", "lo")
+    elsewhere = ("192.0.2.1", part.master_port)
+    for address, port in (api, ("0.0.0.0", part.master_port), kernels, ("192.0.2.1", 40000)):
+        net.serve("gpu", address, port)
+    for host in ("front", "other", "third"):
+        net.run(host, "ip", "route", "add", "192.0.2.1", "via", "10.0.0.11")
+    every = {api, master, kernels, elsewhere}
+    assert net.reached("third", *every) == every
+    load(net, rules)
+    assert net.reached("front", *every) == {api}
+    assert net.reached("other", *every) == {master, kernels}
+    assert net.reached("third", *every) == set()
+    assert net.reached("gpu", *every) == every
+    # a port of that kind on another address of the host is not this stack's matter
+    assert net.reached("third", ("192.0.2.1", 40000)) == {("192.0.2.1", 40000)}
+
+
+def test_a_part_with_the_hosts_network_begins_nothing_but_with_its_peers(net: Network) -> None:
+    _, rules = spanning()
+    net.add("other", "10.0.0.12")
+    for host, last in (("other", 12), ("third", 66)):
+        net.serve(host, f"10.0.0.{last}", 40000)
+    places = {("10.0.0.12", 40000), ("10.0.0.66", 40000)}
+    load(net, rules)
+    code = (
+        "import socket, sys\nfor place in sys.argv[1:]:\n    try:\n"
+        "        socket.create_connection((place, 40000), 0.8)\n        print(place)\n    except OSError:\n        pass"
+    )
+    words = [address for address, _ in sorted(places)]
+    engines = ["setpriv", "--reuid", "2000", "--regid", "2000", "--clear-groups", "/usr/bin/python3", "-c", code]
+    assert net.run("gpu", *engines, *words).stdout.split() == ["10.0.0.12"]
+    assert net.run("gpu", "/usr/bin/python3", "-c", code, *words).stdout.split() == words, "the host itself may"

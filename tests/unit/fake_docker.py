@@ -19,6 +19,7 @@ def container(
     ports: dict[str, int] | None = None,
     gpus: tuple[str, ...] = (),
     addresses: dict[str, str] | None = None,
+    environment: tuple[str, ...] = (),
 ) -> Container:
     """One container of a stack. ports: address -> published port; addresses: network's full name -> IP address."""
     state: dict[str, Any] = {"Status": status, "StartedAt": "2025-01-01T00:00:00Z"}
@@ -28,6 +29,7 @@ def container(
     attributes = {
         "State": state,
         "RestartCount": 0,
+        "Config": {"Env": list(environment)},
         "HostConfig": {
             "PortBindings": {"8443/tcp": bindings} if bindings else None,
             "DeviceRequests": [{"DeviceIDs": [f"nvidia.com/gpu={uuid}" for uuid in gpus]}] if gpus else None,

@@ -179,6 +179,26 @@ def test_one_whose_files_are_gone_is_told_as_such(engines: Engines, renew: Renew
         renew(ZERO, tree("new"))
 
 
+def test_a_part_that_was_stopped_for_another_is_put_back_as_it_was(engines: Engines, tmp_path: Path) -> None:
+    write_tree(engines.live, tree("old"))
+    engines.runs = {ZERO: "old"}
+    replica.keep(tmp_path, tree("old"))
+    replica.stop_one(PLANS["a"], ZERO, fake_docker.engine())
+    write_tree(engines.live, replica.engines_part(tree("old"), tree("new")))
+    assert replica.put_back_one(PLANS["a"], tmp_path, ZERO, fake_docker.engine()) == f"{ZERO} is as it was before"
+    assert engines.runs == {ZERO: "old"}
+    assert read_tree(engines.live) == tree("old")
+
+
+def test_a_part_that_this_deploy_has_added_is_stopped_again(engines: Engines, tmp_path: Path) -> None:
+    write_tree(engines.live, tree("old"))
+    replica.keep(tmp_path, tree("old"))
+    engines.runs = {"engine-new-0.1": "new"}
+    told = replica.put_back_one(PLANS["a"], tmp_path, "engine-new-0.1", fake_docker.engine())
+    assert told == "stopped engine-new-0.1"
+    assert engines.runs == {}
+
+
 def test_what_runs_is_told_by_its_container() -> None:
     part = fake_docker.container(ZERO, health="healthy", ports={"10.0.0.11": 18000}, gpus=("GPU-1",))
     part.labels[HASH_LABEL] = "abc"

@@ -170,3 +170,75 @@ def test_a_pool_that_serves_goes_on_serving_but_in_steps_that_say_so(hosts: list
         assert step.alone == (was_up and not others)
         if (step.host, step.engine) in known:
             up.add((step.host, step.engine))
+
+
+def in_parts(steps: list[Step]) -> list[str]:
+    """The same with what is done to the parts of a replica over hosts before it."""
+    return [
+        line
+        for step, [line] in ((step, told([step])) for step in steps)
+        for line in [*(f"  {part.host} {part.action} {part.engine}" for part in step.parts), line]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        pytest.param(
+            [host("h1", {}, {"a-0": "1"}), host("h2", {}, {"a-0.1": "1"})],
+            ["  h2 start a-0.1", "h1 start a-0"],
+            id="those that follow are there when the one that leads starts",
+        ),
+        pytest.param(
+            [host("h1", {"a-0": "1"}, {"a-0": "1"}), host("h2", {"a-0.1": "1"}, {"a-0.1": "1"})], [], id="no change"
+        ),
+        pytest.param(
+            [
+                host("h1", {"a-0": "1", "a-1.1": "1"}, {"a-0": "2", "a-1.1": "2"}),
+                host("h2", {"a-0.1": "1", "a-1": "1"}, {"a-0.1": "2", "a-1": "2"}),
+            ],
+            [
+                *("  h1 stop a-0", "  h2 stop a-0.1", "  h2 start a-0.1", "h1 replace a-0"),
+                *("  h2 stop a-1", "  h1 stop a-1.1", "  h1 start a-1.1", "h2 replace a-1"),
+            ],
+            id="all of a replica, one replica after the other",
+        ),
+        pytest.param(
+            [host("h1", {"a-0": "1"}, {"a-0": "1"}), host("h2", {"a-0.1": "1"}, {"a-0.1": "2"})],
+            ["  h1 stop a-0", "  h2 stop a-0.1", "  h2 start a-0.1", "h1 replace a-0 alone 120"],
+            id="one part differs",
+        ),
+        pytest.param(
+            [host("h1", {"a-0": "1"}, {"a-0": "1"}), host("h2", {"a-0.1": "1"}, {}), host("h3", {}, {"a-0.1": "1"})],
+            ["  h1 stop a-0", "  h2 stop a-0.1", "  h3 start a-0.1", "h1 replace a-0 alone 120"],
+            id="a part moves",
+        ),
+        pytest.param(
+            [host("h1", {"a-0": "1"}, {}), host("h2", {"a-0.1": "1"}, {"a-0.1": "1"}), host("h3", {}, {"a-0": "1"})],
+            ["  h1 stop a-0", "  h2 stop a-0.1", "  h2 start a-0.1", "h3 replace a-0 alone 120"],
+            id="the one that leads moves: no gateway may send to where it was",
+        ),
+        pytest.param(
+            [host("h1", {"a-0": "1:x"}, {"a-0": "2:x"}), host("h2", {}, {"a-0.1": "2:y"})],
+            ["  h1 stop a-0", "  h2 start a-0.1", "h1 replace a-0 alone 120"],
+            id="a replica grows over hosts",
+        ),
+        pytest.param(
+            [host("h1", {"a-0": "1:x"}, {}), host("h2", {"a-0.1": "1:y"}, {"b-0": "1:y"})],
+            ["  h1 stop a-0", "  h2 stop a-0.1", "h1 stop a-0", "h2 start b-0"],
+            id="another needs the GPU of a part: the whole replica goes, the part with requests first",
+        ),
+        pytest.param(
+            [host("h1", {"b-0": "1:y"}, {"a-0": "1:x"}), host("h2", {"c-0": "1:z"}, {"a-0.1": "1:z"})],
+            ["h2 stop c-0", "  h2 start a-0.1", "h1 start a-0"],
+            id="what is in the way of a part goes before",
+        ),
+    ],
+)
+def test_a_replica_over_hosts_is_one(hosts: list[EngineHost], expected: list[str]) -> None:
+    assert in_parts(rollout(hosts, frozenset(), DEFAULT_START)) == expected
+
+
+def test_a_part_that_follows_is_no_spare() -> None:
+    hosts = [host("h1", {"a-0": "1"}, {"a-0": "2"}), host("h2", {"a-1.1": "1"}, {"a-1.1": "1"})]
+    assert [step.alone for step in rollout(hosts, frozenset(), DEFAULT_START) if step.engine == "a-0"] == [True]

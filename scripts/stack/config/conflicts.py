@@ -18,11 +18,15 @@ _PORTS = {
     ("observability", "alertmanager_port"): 9093,
     ("observability", "grafana", "port"): 3000,
 }
+# Of a replica over several hosts vLLM finds the room for its cache at its start.
+_WORKED_OUT_FOR_ONE_HOST = (
+    "tensor_parallel_size", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization",
+)  # fmt: skip
 
 
 def conflicts(document: Mapping[str, Any]) -> list[Problem]:
     """Names and ports given twice, clients of models that are not served, keys that device or task rule out."""
-    found = (_names_twice, _unknown_models, _ports_twice, _archive, _device, _task)
+    found = (_names_twice, _unknown_models, _ports_twice, _archive, _device, _task, _hosts_of_a_replica)
     return [problem for conflict in found for problem in conflict(document)]
 
 
@@ -127,6 +131,32 @@ def _task(document: Mapping[str, Any]) -> Iterator[Problem]:
             if own and not base:
                 where = f"models[{index}].lora_adapters[{place}].source.toy"
                 yield Problem(where, "the toy adapter fits the toy model only")
+
+
+def _hosts_of_a_replica(document: Mapping[str, Any]) -> Iterator[Problem]:
+    for index, model in enumerate(_models(document)):
+        where = f"models[{index}]"
+        nnodes, stages = model.get("nnodes", 1), model.get("pipeline_parallel_size", 1)
+        size = model.get("tensor_parallel_size", 1)
+        if not isinstance(nnodes, int) or not isinstance(stages, int):
+            continue
+        if nnodes == 1:
+            if stages > 1:
+                what = f"{stages} with nnodes 1; GPUs of one host are tensor_parallel_size, stages are for several"
+                yield Problem(f"{where}.pipeline_parallel_size", what)
+            continue
+        for key in _WORKED_OUT_FOR_ONE_HOST:
+            if model.get(key) == "auto":
+                yield Problem(f"{where}.{key}", f"auto is worked out for one host; with nnodes {nnodes} give a number")
+        if document.get("device") == "cpu" and "--enforce-eager" in _items(model.get("extra_args")):
+            what = "--enforce-eager on device cpu with nnodes: vLLM 0.32.0 then ends at the first request; leave it out"
+            yield Problem(f"{where}.extra_args", what)
+        if stages not in (1, nnodes):
+            what = f"{stages} with nnodes {nnodes}; use {nnodes} (a stage on each host), or 1"
+            yield Problem(f"{where}.pipeline_parallel_size", what)
+        elif isinstance(size, int) and size * stages % nnodes:
+            what = f"{size} x pipeline_parallel_size {stages} GPUs do not divide by {nnodes} hosts; use"
+            yield Problem(f"{where}.nnodes", f"{what} pipeline_parallel_size: {nnodes}, with the GPUs of one host")
 
 
 def _source_of(part: object) -> Mapping[str, Any]:

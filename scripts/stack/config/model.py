@@ -52,6 +52,8 @@ class Model(Section):
     objective: Literal["throughput", "latency"] | PromisedSpeed = "throughput"
     replicas: Annotated[int, Field(ge=1, le=4096), OrAuto] = 1
     tensor_parallel_size: Annotated[int, Field(ge=1, le=64), OrAuto] = 1
+    nnodes: int = Field(1, ge=1, le=16)
+    pipeline_parallel_size: int = Field(1, ge=1, le=16)
     task: Literal["generate", "embed"] = "generate"
     dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] = "auto"
     max_model_len: Annotated[int, Field(ge=1, le=100_000_000), OrAuto] | None = None
@@ -71,3 +73,8 @@ class Model(Section):
     shutdown_timeout: int = Field(60, ge=1, le=3600)
     startup_timeout: int = Field(1800, ge=10, le=86400)
     extra_args: Annotated[tuple[Flag, ...], AfterValidator(free_flags)] = Field((), max_length=200, strict=False)
+
+    @property
+    def gpus_of_a_host(self) -> int:
+        """GPUs of one engine on each host that it spans."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size // self.nnodes

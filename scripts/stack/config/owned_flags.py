@@ -18,12 +18,14 @@ OWNED_FLAGS = {
     "--max-num-batched-tokens": "max_num_batched_tokens",
     "--kv-cache-dtype": "kv_cache_dtype",
     "-tp": "tensor_parallel_size",
-    "--pipeline-parallel-size": None,  # these need GPUs that the plan does not count
-    "-pp": None,
-    "--data-parallel-size": None,
+    "--pipeline-parallel-size": "pipeline_parallel_size",
+    "-pp": "pipeline_parallel_size",
+    "--data-parallel-size": None,  # these need GPUs that the plan does not count
     "-dp": None,
-    "--nnodes": None,  # and these hosts
-    "-n": None,
+    "--prefill-context-parallel-size": None,
+    "--nnodes": "nnodes",
+    "-n": "nnodes",
+    "--headless": None,
     "--node-rank": None,
     "-r": None,
     "--master-addr": None,

@@ -13,7 +13,7 @@ import docker
 import requests
 
 from stack.day2.diagnose import Part
-from stack.docker_host import PROJECT_LABEL, address, containers, get_page
+from stack.docker_host import PROJECT_LABEL, address, asked_at, containers, get_page
 from stack.inputs import Place
 from stack.smoke import services
 
@@ -111,13 +111,15 @@ def _metrics(project: str, name: str) -> dict[str, str]:
     part = containers(_client(), project).get(name)
     if part is None:
         raise LookupError("there is no such container")
-    network, port, page = ("engines", 8000, "/metrics") if name.startswith("engine-") else PAGES.get(name, ("", 0, ""))
-    if not page:
-        return {}
-    where = address(part, network)
+    where, page = asked_at(part), "/metrics"
+    if not name.startswith("engine-"):
+        network, port, page = PAGES.get(name, ("", 0, ""))
+        if not page:
+            return {}
+        where = f"{here}:{port}" if (here := address(part, network)) else None
     if where is None:
-        raise LookupError("it has no address: it is not running")
-    return {f"metrics/{name}.txt": get_page(f"http://{where}:{port}{page}", timeout=PAGE_SECONDS)}
+        raise LookupError("it has no address: it is not running, or follows another part")
+    return {f"metrics/{name}.txt": get_page(f"http://{where}{page}", timeout=PAGE_SECONDS)}
 
 
 def _page(path: str, url: str) -> dict[str, str]:

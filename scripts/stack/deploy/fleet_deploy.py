@@ -135,7 +135,7 @@ def refuse_other_places(plans: Sequence[Plan], locked: Mapping[str, EnginePlace]
 
 
 def _seconds(step: Step, hosts: Sequence[HostDeploy]) -> int:
-    """Requests in flight done, stopped, started - and where that fails, the same for the one before."""
+    """Requests in flight done, stopped, started - and where that fails, the same for the one before. Of each act."""
     plan = next(host.plan for host in hosts if host.plan.host == step.host)
     engine = next((engine for engine in plan.engines if engine.name == step.engine), None)
     start, stop = (engine.startup_timeout, engine.stop_grace) if engine else (0, LONGEST_STOP)

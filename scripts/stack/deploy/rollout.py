@@ -1,7 +1,7 @@
 """In which order the engines of a fleet are started, replaced and stopped: one at a time, never the last that serves.
 
 Pure. What an engine was made from is told by Compose's own hash, so a deploy that was cut off goes on with the engines
-that are still to be done.
+that are still to be done. A replica that spans hosts is one engine here: all of its parts are done in one step.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from stack.deploy.running import RunningEngine
+from stack.plan.engines import leader_of
 
 START, REPLACE, STOP = "start", "replace", "stop"
 
@@ -34,11 +35,22 @@ class EngineHost:
 
 
 @dataclass(frozen=True)
+class PartStep:
+    """What is done to one part of a replica that spans hosts, once the replica is out of the pools."""
+
+    host: str
+    engine: str
+    action: str
+
+
+@dataclass(frozen=True)
 class Step:
     """One engine, done before the next one is begun. start: it does not run here. replace: it runs as it was before.
 
     stop: it is not wanted here any more, or as something else, and its GPUs or its port are needed by the next one.
     alone: no other replica of its pool serves meanwhile. gap: seconds without an answer that this is expected to cost.
+    parts: of a replica that spans hosts, what is done in this order before it is started: the part that leads is
+    stopped, then those that follow it, and those of the new one are started, which wait for their leader.
     """
 
     host: str
@@ -46,6 +58,7 @@ class Step:
     action: str
     alone: bool = False
     gap: int = 0
+    parts: tuple[PartStep, ...] = ()
 
 
 def rollout(hosts: Sequence[EngineHost], drained: frozenset[str], default_start: int) -> list[Step]:
@@ -57,23 +70,25 @@ def rollout(hosts: Sequence[EngineHost], drained: frozenset[str], default_start:
         (host.name, name)
         for host in hosts
         for name, engine in host.running.items()
-        if engine.serving and name not in drained
+        if engine.serving and name not in drained and name == leader_of(name)
     }
+    seconds = {host.name: host.start_seconds for host in hosts}
     pools = {_pool_of(name) for host in hosts for name in host.wanted}
+    runs = {(host.name, name) for host in hosts for name in host.running}
     steps: list[Step] = []
-    for host in hosts:
-        for step in _of_host(host):
-            alone = False
-            if step.action != START and (host.name, step.engine) in serving:
-                serving.discard((host.name, step.engine))
-                pool = _pool_of(step.engine)
-                # a model that the new stack file has no more of may go
-                alone = pool in pools and not any(_pool_of(name) == pool for _, name in serving)
-            gap = int(host.start_seconds.get(step.engine, default_start)) if alone else 0
-            steps.append(Step(step.host, step.engine, step.action, alone, gap))
-            # a gateway knows no engine that is new here until it gets the new tree, at the end
-            if step.action != STOP and step.engine in host.running and step.engine not in drained:
-                serving.add((host.name, step.engine))
+    for step in _Order(hosts).steps():
+        at = {(step.host, step.engine), *((part.host, part.engine) for part in step.parts)}
+        alone = False
+        if step.action != START and at & serving:
+            serving -= at
+            pool = _pool_of(step.engine)
+            # a model that the new stack file has no more of may go
+            alone = pool in pools and not any(_pool_of(name) == pool for _, name in serving)
+        gap = int(seconds[step.host].get(step.engine, default_start)) if alone else 0
+        steps.append(Step(step.host, step.engine, step.action, alone, gap, step.parts))
+        # a gateway knows no engine that is new here until it gets the new tree, at the end
+        if step.action != STOP and (step.host, step.engine) in runs and step.engine not in drained:
+            serving.add((step.host, step.engine))
     return steps
 
 
@@ -88,25 +103,67 @@ def _pool_of(engine: str) -> str:
     return engine.rsplit("-", 1)[0]
 
 
-def _of_host(host: EngineHost) -> Iterator[Step]:
-    running = dict(host.running)
-    todo = [
-        name for name, wanted in host.wanted.items() if name not in running or running[name].hash != wanted.hash
-    ]  # fmt: skip
-    for name in sorted(todo, key=lambda one: (one in running and running[one].serving, one)):
-        wanted = host.wanted[name]
-        for other in sorted(running):
-            if other != name and _in_the_way(running[other], wanted) and _is_to_go(other, host):
-                del running[other]
-                yield Step(host.name, other, STOP)
-        yield Step(host.name, name, REPLACE if name in running else START)
-        # from here on it is as wanted, and in nobody's way
-        running.pop(name, None)
+class _Order:
+    """Works the steps out, without what they cost. running: host -> engines there that are not as wanted yet."""
+
+    def __init__(self, hosts: Sequence[EngineHost]) -> None:
+        self.hosts = {host.name: host for host in hosts}
+        self.running = {host.name: dict(host.running) for host in hosts}
+
+    def steps(self) -> Iterator[Step]:
+        for host in self.hosts.values():
+            todo = [name for name in host.wanted if name == leader_of(name) and self._differs(host.name, name)]
+            for name in sorted(todo, key=lambda one: (one in host.running and host.running[one].serving, one)):
+                wanted = [(host.name, name), *self._followers(name)]
+                for at, part in wanted:
+                    yield from self._out_of_the_way(at, part)
+                stops = self._runs(host.name, name)
+                over_hosts = len(wanted) > 1 or len(stops) > 1
+                starts = [PartStep(at, part, START) for at, part in wanted[1:]]
+                parts = (*(PartStep(at, part, STOP) for at, part in stops), *starts) if over_hosts else ()
+                yield Step(host.name, name, REPLACE if stops else START, parts=parts)
+                # from here on it is as wanted, and in nobody's way
+                for at, part in stops:
+                    del self.running[at][part]
+
+    def _followers(self, replica: str) -> list[tuple[str, str]]:
+        """(host, part) of the parts that are to follow."""
+        found = [(host.name, name) for host in self.hosts.values() for name in host.wanted]
+        return sorted((one for one in found if one[1] != replica == leader_of(one[1])), key=lambda one: one[1])
+
+    def _runs(self, host: str, replica: str) -> list[tuple[str, str]]:
+        """(host, part) of what runs of a replica, the part that leads first: this host's own, or all that has parts."""
+        found = [(at, name) for at, running in self.running.items() for name in running if leader_of(name) == replica]
+        if self._followers(replica) or any(name != replica for _, name in found):
+            return sorted(found, key=lambda one: one[1])
+        return [one for one in found if one[0] == host]
+
+    def _differs(self, host: str, replica: str) -> bool:
+        for at, part in [(host, replica), *self._followers(replica)]:
+            has, wanted = self.hosts[at].running.get(part), self.hosts[at].wanted.get(part)
+            if has is None or wanted is None or has.hash != wanted.hash:
+                return True
+        return False
+
+    def _out_of_the_way(self, host: str, part: str) -> Iterator[Step]:
+        wanted = self.hosts[host].wanted[part]
+        for other in sorted(self.running[host]):
+            replica = leader_of(other)
+            if replica == leader_of(part) or other not in self.running[host]:
+                continue
+            if _in_the_way(self.running[host][other], wanted) and self._is_to_go(host, other):
+                runs = self._runs(host, replica)
+                # of several parts the one that leads first, which still works on requests
+                parts = tuple(PartStep(at, name, STOP) for at, name in runs) if len(runs) > 1 else ()
+                yield Step(runs[0][0], replica if parts else other, STOP, parts=parts)
+                for at, name in runs:
+                    del self.running[at][name]
+
+    def _is_to_go(self, host: str, other: str) -> bool:
+        replica = leader_of(other)
+        leads = host if other == replica else next((at for at in self.hosts if replica in self.hosts[at].wanted), None)
+        return other not in self.hosts[host].wanted or leads is None or self._differs(leads, replica)
 
 
 def _in_the_way(other: RunningEngine, wanted: WantedEngine) -> bool:
     return bool(set(other.gpus) & set(wanted.gpus)) or wanted.port in other.ports
-
-
-def _is_to_go(other: str, host: EngineHost) -> bool:
-    return other not in host.wanted or host.wanted[other].hash != host.running[other].hash

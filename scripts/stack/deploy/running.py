@@ -9,7 +9,7 @@ from typing import Any
 import docker
 from docker.models.containers import Container
 
-from stack.docker_host import HASH_LABEL, condition, containers
+from stack.docker_host import HASH_LABEL, condition, containers, ports_of
 from stack.gpu.cdi import uuid_of
 
 ENGINE = "engine-"
@@ -32,7 +32,7 @@ def running_engines(project: str, client: docker.DockerClient) -> dict[str, dict
     return {
         name: asdict(
             RunningEngine(
-                part.labels.get(HASH_LABEL, ""), tuple(_gpus(part)), tuple(_ports(part)), condition(part) == "healthy"
+                part.labels.get(HASH_LABEL, ""), tuple(_gpus(part)), tuple(ports_of(part)), condition(part) == "healthy"
             )
         )
         for name, part in sorted(containers(client, project).items())
@@ -48,8 +48,3 @@ def engine_from(told: dict[str, Any]) -> RunningEngine:
 def _gpus(part: Container) -> Iterator[str]:
     for request in part.attrs["HostConfig"].get("DeviceRequests") or ():
         yield from map(uuid_of, request.get("DeviceIDs") or ())
-
-
-def _ports(part: Container) -> Iterator[int]:
-    for bindings in (part.attrs["HostConfig"].get("PortBindings") or {}).values():
-        yield from (int(binding["HostPort"]) for binding in bindings or () if binding["HostPort"])

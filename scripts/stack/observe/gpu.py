@@ -38,7 +38,8 @@ def _planned(plan: Mapping[str, Any]) -> dict[str | None, list[str]]:
         fleet = plan["fleet"]
         for name, server in fleet["servers"].items():
             if name not in fleet["not_run"] and server["gpus"]:
-                found.setdefault(server["host"], []).extend(server["gpus"])
+                for host, gpus in ({server["host"]: server["gpus"]} | server.get("followers", {})).items():
+                    found.setdefault(host, []).extend(gpus)
         return dict(sorted(found.items(), key=lambda item: str(item[0])))
     uuids = [uuid for engine in plan["engines"] for uuid in engine["gpus"]]
     return {None: uuids} if uuids else {}

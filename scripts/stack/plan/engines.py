@@ -13,6 +13,7 @@ from stack.config.schema import StackConfig
 from stack.hardware import Gpu, Host
 from stack.models.config_json import ModelFacts
 from stack.plan import vllm_args
+from stack.plan.fleet_types import Part
 from stack.plan.limits import engine_memory_mib
 from stack.plan.types import Engine, HealthCheck, Pool
 
@@ -68,6 +69,16 @@ def engine_name(pool: str, replica: int) -> str:
     return f"engine-{pool}-{replica}"
 
 
+def part_name(engine: str, rank: int) -> str:
+    """Name of a part's container, where a replica spans hosts. No pool's name has a dot; rank 0 has the replica's."""
+    return f"{engine}.{rank}" if rank else engine
+
+
+def leader_of(part: str) -> str:
+    """The replica that a container is a part of, which is the name of the part that leads."""
+    return part.split(".", maxsplit=1)[0]
+
+
 def pool_names(config: StackConfig) -> list[str]:
     """A name for each model's pool that DNS and HAProxy take, in the order of the models."""
     names: list[str] = []
@@ -88,18 +99,20 @@ def make_engine(
     memory: int | None,
     image: str,
     root: Path,
+    part: Part | None = None,
 ) -> Engine:
-    """One replica. config: what its host serves. gpus: uuids. memory: MiB."""
+    """One replica, or a part of one. config: what its host serves. gpus: uuids. memory: MiB."""
     name, state = engine_name(pool, replica), state_dir(config, root)
+    name = part_name(name, part.rank) if part else name
     return Engine(
         name=name,
         served_model_name=model.served_model_name,
         replica=replica,
         image=image,
-        entrypoint=vllm_args.ENTRYPOINT,
-        argv=vllm_args.argv(config, model),
+        entrypoint=vllm_args.FOLLOWER_ENTRYPOINT if part and part.rank else vllm_args.ENTRYPOINT,
+        argv=vllm_args.argv(config, model, part),
         environment={
-            **vllm_args.environment(config, model),
+            **vllm_args.environment(config, model, part),
             "ENGINE_NAME": name,
             "SERVED_MODEL_NAME": model.served_model_name,
             "TASK": model.task,

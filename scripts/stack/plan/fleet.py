@@ -12,8 +12,9 @@ from stack.config.schema import StackConfig
 from stack.errors import InputError
 from stack.hardware import Host
 from stack.models.config_json import ModelFacts
-from stack.plan.engines import make_engine, make_pool, memory_of, pool_names
+from stack.plan.engines import leader_of, make_engine, make_pool, memory_of, pool_names
 from stack.plan.fleet_parts import Members, fleet_part, fleet_problems, gateway_of, published_of, watch_of
+from stack.plan.fleet_spans import parts_of, span_problems
 from stack.plan.fleet_types import Server
 from stack.plan.fleet_watching import fleet_targets
 from stack.plan.make import OPTIONAL, check_models
@@ -46,7 +47,7 @@ def make_fleet(config: StackConfig, hosts: Sequence[Host], given: Given) -> list
 
     Raises InputError with every problem.
     """
-    problems = fleet_problems(config, hosts)
+    problems = [*fleet_problems(config, hosts), *span_problems(config, hosts)]
     if problems:
         raise InputError(given.shown, problems)
     serving = [host for host in hosts if host.has("engines")]
@@ -56,11 +57,12 @@ def make_fleet(config: StackConfig, hosts: Sequence[Host], given: Given) -> list
         raise InputError(given.shown, list(dict.fromkeys(wrong)))
     places = Places(config, serving, found, given.shown).places(given.previous or {}, given.cordoned)
     images = frozenset(given.images) - config.images_unwanted
-    members = Members(tuple(hosts), _servers(hosts, places), given.cordoned, images)
+    parts = parts_of(hosts, places)
+    members = Members(tuple(hosts), _servers(hosts, places), places, parts, given.cordoned, images)
     names: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, place in places.items():
-        names[place.host, name.removeprefix("engine-").rsplit("-", 1)[0]].append(name)
-    engines = {host.name: _engines(config, host, found, places, names, given) for host in serving}
+        names[place.host, leader_of(name).removeprefix("engine-").rsplit("-", 1)[0]].append(name)
+    engines = {host.name: _engines(config, host, found, members, names, given) for host in serving}
     pools = _pools(config, found, engines)
     made = []
     for host in hosts:
@@ -82,14 +84,22 @@ def places_of(plans: Sequence[Plan]) -> dict[str, EnginePlace]:
 
 def _servers(hosts: Sequence[Host], places: Mapping[str, EnginePlace]) -> dict[str, Server]:
     addresses = {host.name: str(host.address) for host in hosts}
-    return {name: Server(place.host, addresses[place.host], place.port, place.gpus) for name, place in places.items()}
+    followers: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
+    for name, place in places.items():
+        if name != leader_of(name):
+            followers[leader_of(name)][place.host] = place.gpus
+    return {
+        name: Server(place.host, addresses[place.host], place.port, place.gpus, followers.get(name, {}))
+        for name, place in places.items()
+        if name == leader_of(name)
+    }
 
 
 def _engines(
     config: StackConfig,
     host: Host,
     found: Numbers,
-    places: Mapping[str, EnginePlace],
+    members: Members,
     of_host: Mapping[tuple[str, str], Sequence[str]],
     given: Given,
 ) -> dict[str, Engine]:
@@ -103,10 +113,10 @@ def _engines(
     for index, names in here.items():
         memory = memory_of(config, models[index], host, given.facts)
         for name in names:
-            replica = int(name.rsplit("-", 1)[1])
-            gpus = places[name].gpus
+            replica = int(leader_of(name).rsplit("-", 1)[1])
+            gpus, part = members.places[name].gpus, members.parts.get(name)
             made[name] = make_engine(
-                own, models[index], pools[index], replica, gpus, memory, given.images["vllm"], given.root
+                own, models[index], pools[index], replica, gpus, memory, given.images["vllm"], given.root, part
             )
     return made
 
@@ -117,8 +127,12 @@ def _pools(config: StackConfig, found: Numbers, engines: Mapping[str, Mapping[st
         # one number of sequences for a pool: the smallest of its hosts'
         models = [served[index] for served in found.models.values() if index in served]
         model = min(models, key=lambda one: one.max_num_seqs)
-        every = {engine.replica: engine.name for own in engines.values() for engine in own.values()
-                 if engine.served_model_name == model.served_model_name}  # fmt: skip
+        every = {
+            engine.replica: engine.name
+            for own in engines.values()
+            for engine in own.values()
+            if engine.served_model_name == model.served_model_name and engine.name == leader_of(engine.name)
+        }
         made.append(make_pool(model, name, [every[replica] for replica in sorted(every)]))
     return made
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from stack.config.schema import StackConfig
 from stack.errors import Problem
 from stack.hardware import Host
 from stack.observe.jobs import memory_mib
+from stack.plan.engines import leader_of
 from stack.plan.fleet_ports import GATEWAY, RESERVED, openings
-from stack.plan.fleet_types import Fleet, Floating, Server
+from stack.plan.fleet_types import Fleet, Floating, Part, Server
 from stack.plan.gateway import PROBE, gateway_part
+from stack.plan.places import EnginePlace
 from stack.plan.ports import published_ports
 from stack.plan.types import Published
 from stack.plan.watching import watch_part
@@ -25,16 +28,26 @@ ALL_ADDRESSES = "0.0.0.0"
 
 @dataclass(frozen=True)
 class Members:
-    """The hosts of a fleet and all of its engines. cordoned: uuids. images: roles that the stack has."""
+    """The hosts of a fleet and all of its engines. cordoned: uuids. images: roles that the stack has.
+
+    servers: the engines that answer requests; places: those, and parts that follow one; parts: of replicas over hosts.
+    """
 
     hosts: tuple[Host, ...]
     servers: Mapping[str, Server]
+    places: Mapping[str, EnginePlace]
+    parts: Mapping[str, Part]
     cordoned: frozenset[str]
     images: frozenset[str]
 
     def is_cordoned(self, engine: str) -> bool:
-        """Whether an engine is not run, as one of its GPUs is not to be used."""
-        return bool(self.cordoned & set(self.servers[engine].gpus))
+        """Whether an engine is not run, as one of its GPUs is not to be used, on whichever of its hosts."""
+        return engine in self._not_run
+
+    @cached_property
+    def _not_run(self) -> frozenset[str]:
+        out = {leader_of(name) for name, place in self.places.items() if self.cordoned & set(place.gpus)}
+        return frozenset(name for name in self.places if leader_of(name) in out)
 
 
 def fleet_problems(config: StackConfig, hosts: Sequence[Host]) -> list[Problem]:
@@ -106,7 +119,8 @@ def fleet_part(config: StackConfig, host: Host, members: Members) -> Fleet:
     assert host.address
     services = services_of(config, host, members.images)
     speaks = host.has("gateway") or host.has("observability")
-    own = {name: server.port for name, server in members.servers.items() if server.host == host.name}
+    own = {name: place.port for name, place in members.places.items() if place.host == host.name}
+    parts = {name: members.parts[name] for name in own if name in members.parts}
     place = members.hosts.index(host)
     return Fleet(
         roles=tuple(sorted(role for role in ("engines", "gateway", "observability") if host.has(role))),
@@ -116,11 +130,12 @@ def fleet_part(config: StackConfig, host: Host, members: Members) -> Fleet:
         edge=_bridge("edge", config.name),
         private=_bridge("fleet", config.name),
         table=_table(config.name),
-        openings=tuple(openings(host, services, own, members.hosts, f"hosts[{place}].address")),
+        openings=tuple(openings(host, services, own, parts, members.hosts, f"hosts[{place}].address")),
         servers=members.servers if speaks else {},
         not_run=tuple(name for name in members.servers if speaks and members.is_cordoned(name)),
         floating=_floating(config, host, members.hosts),
         prometheus_mib=_prometheus_mib(config, members) if host.has("observability") else 0,
+        parts=parts,
     )
 
 

@@ -6,10 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from stack.hardware import Host
 from stack.plan import vllm_args
-from stack.plan.fleet_types import Opening
+from stack.plan.fleet_types import Opening, Part
 
 # Below the ports that Linux gives to outgoing connections (32768 and above).
 ENGINE_PORTS = range(18000, 19000)
+# Where the followers of a replica that spans hosts find its leader: that one's own port and this.
+MASTER_PORT_OFFSET = 1000
+# Message queues of vLLM, NCCL and Gloo listen on ports of the kernel's choice: net.ipv4.ip_local_port_range.
+KERNELS_PORTS = (32768, 60999)
 # service -> (port on the host, port of the container)
 PART_PORTS = {
     "cadvisor": (17080, 8080),
@@ -21,13 +25,19 @@ PART_PORTS = {
 }
 # Asked from their own host too, by what moves the floating address.
 GATEWAY = ("nginx", "haproxy", "haproxy-standby")
-RESERVED = range(17000, ENGINE_PORTS.stop)
+RESERVED = range(17000, ENGINE_PORTS.stop + MASTER_PORT_OFFSET)
 
 
 def openings(
-    host: Host, services: Sequence[str], engines: Mapping[str, int], hosts: Sequence[Host], key: str
+    host: Host,
+    services: Sequence[str],
+    engines: Mapping[str, int],
+    spanning: Mapping[str, Part],
+    hosts: Sequence[Host],
+    key: str,
 ) -> Iterator[Opening]:
-    """Of one host. engines: its own, with their ports. Engines answer gateways and Prometheus, the rest Prometheus.
+    """Of one host. engines: its own, with their ports; spanning: those of them that are parts of a replica over hosts.
+    Engines answer gateways and Prometheus, parts that follow another nobody, the rest Prometheus.
 
     Prometheus reaches the parts of its own host by their names.
     """
@@ -40,4 +50,6 @@ def openings(
             port, inside = PART_PORTS[service]
             yield Opening(service, host.address, port, inside, watching, key)
     for engine, port in engines.items():
-        yield Opening(engine, host.address, port, vllm_args.PORT, asking, key)
+        part = spanning.get(engine)
+        clients = () if part and part.rank else asking
+        yield Opening(engine, host.address, port, port if part else vllm_args.PORT, clients, key)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Server:
-    """One engine as other hosts reach it, and the GPUs that it has there."""
+    """One engine as other hosts reach it, and the GPUs that it has there. followers: host -> GPUs that it has on it."""
 
     host: str
     address: str
     port: int
     gpus: tuple[str, ...]
+    followers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,24 @@ class Opening:
     inside: int
     clients: tuple[str, ...]
     key: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A container of a replica that spans hosts, on this one. It has the host's network: docs/fleet.md says why.
+
+    rank: 0 leads and is the one that answers requests, the others follow it. address, interface: of this host. leader:
+    address of the leading host; port, master_port: those that the leader has there, for requests and for its followers.
+    peers: addresses of the other parts' hosts.
+    """
+
+    rank: int
+    address: str
+    interface: str
+    leader: str
+    port: int
+    master_port: int
+    peers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -49,7 +68,8 @@ class Fleet:
 
     services: what it runs beside its engines. edge, private: names of its bridges, for the firewall; table: the
     firewall's own. servers: engines of the whole fleet by name, on hosts that speak to them; not_run: those whose GPU
-    is cordoned. prometheus_mib: memory that Prometheus may take here, 0 where there is none.
+    is cordoned. prometheus_mib: memory that Prometheus may take here, 0 where there is none. parts: by name, those of
+    this host's engines that span hosts.
     """
 
     roles: tuple[str, ...]
@@ -64,6 +84,7 @@ class Fleet:
     not_run: tuple[str, ...]
     floating: Floating | None
     prometheus_mib: int
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
 
 def fleet_from(document: Mapping[str, Any]) -> Fleet:
@@ -72,5 +93,12 @@ def fleet_from(document: Mapping[str, Any]) -> Fleet:
     if plain["floating"]:
         plain["floating"] = Floating(**{**plain["floating"], "peers": tuple(plain["floating"]["peers"])})
     plain["openings"] = tuple(Opening(**{**one, "clients": tuple(one["clients"])}) for one in plain["openings"])
-    plain["servers"] = {name: Server(**{**one, "gpus": tuple(one["gpus"])}) for name, one in plain["servers"].items()}
+    plain["servers"] = {name: _server(one) for name, one in plain["servers"].items()}
+    parts = plain.get("parts", {})  # a plan of before there were parts has none
+    plain["parts"] = {name: Part(**{**one, "peers": tuple(one["peers"])}) for name, one in parts.items()}
     return Fleet(**plain)
+
+
+def _server(document: Mapping[str, Any]) -> Server:
+    followers = {host: tuple(gpus) for host, gpus in document.get("followers", {}).items()}
+    return Server(**{**document, "gpus": tuple(document["gpus"]), "followers": followers})

@@ -30,7 +30,7 @@ def fleet_targets(
     targets: list[Target] = []
     for name, own in engines.items():
         for engine in own.values():
-            if not members.is_cordoned(engine.name):
+            if engine.name in members.servers and not members.is_cordoned(engine.name):
                 server = members.servers[engine.name]
                 where = f"{server.address}:{server.port}"
                 targets += targets_at(where, engine, of_model[engine.served_model_name], name)

@@ -18,7 +18,7 @@ def place_engines(
     if config.device == "cpu":
         return Placement({}, (), ())
     demands = [
-        Demand(engine_name(pool, replica), model.tensor_parallel_size)
+        Demand(engine_name(pool, replica), model.gpus_of_a_host)
         for model, pool in zip(config.models, pool_names(config), strict=True)
         for replica in range(model.replicas)
     ]

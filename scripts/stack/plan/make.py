@@ -47,6 +47,10 @@ def make_plan(
     if config.gateway.floating_address:
         what = "an address moves between hosts of a fleet: name them, with their roles, in a hosts file"
         problems.append(Problem("gateway.floating_address", what))
+    for index, model in enumerate(config.models):
+        if model.nnodes > 1:
+            what = f"{model.nnodes} hosts for one replica: name the hosts of a fleet, with their roles, in a hosts file"
+            problems.append(Problem(f"models[{index}].nnodes", what))
     placed = place_engines(config, host, previous, cordoned)
     if placed.missing:
         problems.append(too_few_gpus(config, host, cordoned))

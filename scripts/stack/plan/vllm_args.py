@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from stack.config.model import Model
 from stack.config.schema import StackConfig
+from stack.plan.fleet_types import Part
 
 ENTRYPOINT = ("python3", "-m", "vllm.entrypoints.openai.api_server")
+FOLLOWER_ENTRYPOINT = ("python3", "/stack/headless.py")
 PORT = 8000
 MODEL_MOUNT = "/model"
 ADAPTERS_MOUNT = "/adapters"
@@ -18,11 +20,11 @@ SECRET_CONFIG = "/run/secrets/engine.yaml"
 KEEP_ALIVE_SECONDS = 120
 
 
-def argv(config: StackConfig, model: Model) -> tuple[str, ...]:
-    """Arguments after ENTRYPOINT, in a fixed order; the user's extra_args come last."""
+def argv(config: StackConfig, model: Model, part: Part | None = None) -> tuple[str, ...]:
+    """Arguments after ENTRYPOINT, in a fixed order; the user's extra_args come last. part: of a replica over hosts."""
     arguments = [
-        "--host", "0.0.0.0",
-        "--port", str(PORT),
+        "--host", part.leader if part else "0.0.0.0",
+        "--port", str(part.port if part else PORT),
         "--model", MODEL_MOUNT,
         "--served-model-name", model.served_model_name,
         "--dtype", model.dtype,
@@ -49,11 +51,15 @@ def argv(config: StackConfig, model: Model) -> tuple[str, ...]:
         arguments += ["--enable-lora", "--max-loras", str(len(model.lora_adapters))]
         arguments += ["--max-lora-rank", str(model.max_lora_rank), "--lora-modules"]
         arguments += [f"{each.name}={ADAPTERS_MOUNT}/{place}" for place, each in enumerate(model.lora_adapters)]
+    if part:
+        arguments += ["--pipeline-parallel-size", str(model.pipeline_parallel_size), "--nnodes", str(model.nnodes)]
+        arguments += ["--node-rank", str(part.rank), "--master-addr", part.leader]
+        arguments += ["--master-port", str(part.master_port), *(["--headless"] if part.rank else [])]
     return (*arguments, *model.extra_args)
 
 
-def environment(config: StackConfig, model: Model) -> dict[str, str]:
-    """Environment of one replica."""
+def environment(config: StackConfig, model: Model, part: Part | None = None) -> dict[str, str]:
+    """Environment of one replica, or of a part of it."""
     variables = {
         "DO_NOT_TRACK": "1",
         "GLOO_SOCKET_IFNAME": "lo",  # its processes are all in one container: 14 ports less on the network
@@ -74,4 +80,20 @@ def environment(config: StackConfig, model: Model) -> dict[str, str]:
         # CDI gives the engine its GPUs. CUDA images ask for all of them, and a Docker whose default runtime is NVIDIA's
         # would obey.
         variables["NVIDIA_VISIBLE_DEVICES"] = "void"
-    return variables
+    return variables | (_of_part(part) if part else {})
+
+
+def _of_part(part: Part) -> dict[str, str]:
+    """Each of the three tells the other parts the address that it listens on: it has to be the private one."""
+    return {
+        "GLOO_SOCKET_IFNAME": part.interface,
+        "NCCL_SOCKET_FAMILY": "AF_INET",
+        "NCCL_SOCKET_IFNAME": f"={part.interface}",  # this one, not all that begin so
+        "VLLM_HOST_IP": part.address,
+        # for the health check: where requests are answered, and where a follower finds its leader
+        **(
+            {"LEADER": f"{part.leader}:{part.master_port}"}
+            if part.rank
+            else {"ENGINE_ADDRESS": part.address, "ENGINE_PORT": str(part.port)}
+        ),
+    }

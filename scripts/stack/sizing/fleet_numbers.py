@@ -17,6 +17,7 @@ from stack.hardware import Gpu, Host
 from stack.sizing.files import auto_keys
 from stack.sizing.resolve import Files, Resolver, Sized
 
+SPANS = "its replicas span hosts, and this plan works out memory for one host"
 SHARED = ("max_model_len", "max_num_seqs")
 Kind = tuple[tuple[str, int], ...]
 
@@ -67,6 +68,9 @@ def numbers(config: StackConfig, files: Files, hosts: Sequence[Host], shown: str
 
 
 def _one(config: StackConfig, model: Model, files: Files, host: Host, shown: str) -> tuple[Model, Sized]:
+    if model.nnodes > 1:
+        # its keys have numbers, and the room for its cache on so many hosts is found by vLLM at its start
+        return model.model_copy(update={"replicas": 1}), Sized(model, (), None, None, None, SPANS)
     # how many replicas there are is a matter of the fleet; with no other number open nothing needs to be known
     open_keys = [key for key in auto_keys(model) if key != "replicas"]
     gpus: tuple[Gpu, ...] = host.gpus

@@ -1,27 +1,38 @@
 """Which host each engine of a fleet runs on. Pure: what has a host keeps it, the rest is spread evenly.
 
 A replica goes to the host with the fewest of its model, of those to the one with the most free GPUs: one host lost
-takes as little of every model as it can. Larger engines choose first.
+takes as little of every model as it can. Larger engines choose first. One that spans hosts takes the best of them in
+the same way, all of one kind: its parts wait for the slowest.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One engine. sizes: host -> GPUs it would need there; a host that is not in it cannot serve it."""
+    """One engine. sizes: host -> GPUs it would need there; a host that is not in it cannot serve it.
+
+    followers: names of its parts on further hosts, each with as many GPUs. kinds: host -> its kinds of GPU, any number.
+    """
 
     engine: str
     pool: str
     sizes: Mapping[str, int]
+    followers: tuple[str, ...] = ()
+    kinds: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Its names, each for a host of its own; the first one leads."""
+        return (self.engine, *self.followers)
 
     @property
     def size(self) -> int:
-        """The most GPUs that it may need."""
+        """The most GPUs that it may need on one host."""
         return max(self.sizes.values(), default=0)
 
 
@@ -40,40 +51,43 @@ class Room:
         self._of_pool[host, wanted.pool] += 1
         self._engines[host] += 1
 
-    def put(self, wanted: Wanted) -> str | None:
-        """Place an engine; None where it fits on no host."""
+    def put(self, wanted: Wanted) -> tuple[str, ...]:
+        """Place an engine: the host of each of its parts; empty where it fits nowhere."""
         fits = [host for host, size in wanted.sizes.items() if self.free[host] >= size]
-        if not fits:
-            return None
         # without GPUs (size 0) the engines themselves are what is spread
-        best = min(
-            fits,
+        fits.sort(
             key=lambda host: (
                 self._of_pool[host, wanted.pool], -self.free[host], self._engines[host], self._order[host]
             ),
         )  # fmt: skip
-        self.keep(wanted, best)
-        return best
+        for best in fits:
+            alike = [host for host in fits if wanted.kinds.get(host) == wanted.kinds.get(best)]
+            if len(alike) >= len(wanted.parts):
+                chosen = tuple(alike[: len(wanted.parts)])
+                for host in chosen:
+                    self.keep(wanted, host)
+                return chosen
+        return ()
 
 
 def spread(wanted: Iterable[Wanted], room: Room, kept: Mapping[str, str]) -> tuple[dict[str, str], list[Wanted]]:
-    """(engine -> host, what fits nowhere). kept: engine -> the host that it keeps."""
+    """(engine -> host, what fits nowhere). kept: engine -> the host that it keeps. Parts are engines by their names."""
     waiting = list(wanted)
     hosts: dict[str, str] = {}
     for one in waiting:
-        if one.engine in kept:
-            hosts[one.engine] = kept[one.engine]
-            room.keep(one, kept[one.engine])
+        for part in one.parts if one.engine in kept else ():
+            hosts[part] = kept[part]
+            room.keep(one, kept[part])
     left = []
     for one in largest_first(one for one in waiting if one.engine not in hosts):
-        host = room.put(one)
-        if host is None:
-            left.append(one)
+        chosen = room.put(one)
+        if chosen:
+            hosts |= dict(zip(one.parts, chosen, strict=True))
         else:
-            hosts[one.engine] = host
+            left.append(one)
     return hosts, left
 
 
 def largest_first(wanted: Iterable[Wanted]) -> Sequence[Wanted]:
     """In the order that they choose their hosts."""
-    return sorted(wanted, key=lambda one: -one.size)
+    return sorted(wanted, key=lambda one: (-len(one.parts), -one.size))
