@@ -56,10 +56,10 @@ secrets-rotate: ## new secrets for those that no client knows; no request fails
 	@$(RUN) scripts/secrets_rotate.py "$(STACK)"
 tls-reload: ## show clients a renewed certificate
 	@$(RUN) scripts/tls_reload.py "$(STACK)"
-drain: ## take a replica out of its pool and wait for its requests [REPLICA= TIMEOUT=]
-	@$(RUN) scripts/drain.py "$(STACK)" "$(REPLICA)" $(if $(TIMEOUT),--timeout "$(TIMEOUT)")
-undrain: ## put a drained replica back [REPLICA=]
-	@$(RUN) scripts/drain.py "$(STACK)" "$(REPLICA)" --undo
+drain: ## take a replica out of its pool and wait for its requests; INVENTORY=: on all gateways of a fleet [REPLICA= TIMEOUT=]
+	@$(if $(INVENTORY),$(PLAY) ansible/playbooks/drain.yml -e drain_replica="$(REPLICA)" $(if $(TIMEOUT),-e drain_timeout="$(TIMEOUT)"),$(RUN) scripts/drain.py "$(STACK)" "$(REPLICA)" $(if $(TIMEOUT),--timeout "$(TIMEOUT)"))
+undrain: ## put a drained replica back [REPLICA= INVENTORY=]
+	@$(if $(INVENTORY),$(PLAY) ansible/playbooks/drain.yml -e drain_replica="$(REPLICA)" -e drain_undo=true,$(RUN) scripts/drain.py "$(STACK)" "$(REPLICA)" --undo)
 doctor: ## what is missing or wrong on this box, before anything is tried; changes nothing
 	@$(RUN) scripts/doctor.py "$(STACK)"
 diagnose: ## one archive for a bug report or an incident, secrets taken out [OUT=folder LINES=1000]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from stack import fleet_host
-from stack.deploy import records
+from stack import fleet_host, fleet_told
+from stack.deploy import fleet_deploy, records
 from stack.deploy.activation import Activation
 from stack.deploy.place import ReleasePlace, tree_of
 from stack.deploy.records import Made
@@ -109,3 +109,17 @@ def test_a_tree_that_is_proven_is_recorded_with_the_models_that_are_served_here(
     with pytest.raises(StackError, match="a check failed"):
         fleet_host.up(call(kept=place.record(ROOT.name)), activation)
     assert place.cut_off() is None
+
+
+def test_what_a_release_wants_of_a_host_is_told_from_what_is_kept_of_it(
+    plan: Plan, place: ReleasePlace, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tree_of(place.state, ROOT.name), tree(plan))
+    write_tree(place.state / "live", tree(plan))
+    monkeypatch.setattr(fleet_told, "service_hashes", lambda files: dict.fromkeys(["engine-toy-0"], "hash"))
+    told = json.loads(json.dumps(fleet_told.tell(call(again=True, shipped=Path("none")))))
+    host = fleet_deploy.from_told(told["deploy"])
+    assert host.plan == fleet_deploy.as_sent(plan)
+    assert [step.action for step in fleet_deploy.steps_of([host])] == ["start"]
+    assert list(told["files"]) == ["host/nftables/vllm-onprem.nft"]
+    assert told["release"] == {"id": ROOT.name, "name": plan.project, "state": str(place.state), "mounts": []}
