@@ -94,7 +94,8 @@ class Fleet:
             },
             "fleet_steps.py": {
                 "steps": [
-                    {"number": number, "action": "replace", "engine": f"e-{name}", "host": name, "seconds": 60}
+                    {"number": number, "action": "replace", "engine": f"e-{name}", "host": name, "seconds": 60,
+                     "parts": []}
                     for number, name in enumerate(("a", "b"), 1)
                 ],
                 "hosts": {
