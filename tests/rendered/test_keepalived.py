@@ -54,8 +54,9 @@ def config_test(net: Network, host: str, path: Path) -> tuple[int, str]:
     """(exit code, what keepalived has to say); nothing, where it is content."""
     log = path.with_suffix(".log")
     log.unlink(missing_ok=True)
-    # in a session of its own: 2.2.7 ends a good test that has a check script by SIGTERM to itself
-    done = net.run(host, "setsid", "-w", "keepalived", f"--config-test={log}", f"--use-file={path}", check=False)
+    # as the role fleet asks it
+    ignoring = ("env", "--ignore-signal=TERM")
+    done = net.run(host, *ignoring, "keepalived", f"--config-test={log}", f"--use-file={path}", check=False)
     return done.returncode, log.read_text() if log.exists() else ""
 
 
@@ -63,11 +64,12 @@ def test_keepalived_accepts_what_is_rendered_and_refuses_what_is_wrong(net: Netw
     for host in GATEWAYS:
         path = put(host, tmp_path / host)
         code, said = config_test(net, host, path)
-        assert said == ""
-        assert code in {0, 143, -15}
+        assert (code, said) == (0, "")
     broken = tmp_path / "gw-a/broken.conf"
     broken.write_text(path.read_text().replace("virtual_router_id 100", "virtual_router_id 1000"))
-    assert "not valid" in config_test(net, "gw-a", broken)[1]
+    code, said = config_test(net, "gw-a", broken)
+    assert code != 0
+    assert "not valid" in said
 
 
 def until(what: Callable[[], bool], seconds: float) -> float:
