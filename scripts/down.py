@@ -17,7 +17,7 @@ from stack.errors import InputError
 from stack.inputs import Place
 from stack.locks import only_one
 from stack.put_back import stop
-from stack.roll import wait_until_idle
+from stack.roll import finish_requests
 
 
 def main() -> int:
@@ -64,9 +64,7 @@ def finish(project: str, names: Iterable[str], limit: float, client: docker.Dock
     """Wait for the requests in flight of these engines, and warn of those that are left."""
     ends = time.monotonic() + limit
     for name in sorted(names):
-        left = wait_until_idle(project, name, max(0.0, ends - time.monotonic()), client)
-        if left:
-            console.say(f"warning: {name} still works on {left:g} requests; it gets its shutdown_timeout to finish")
+        finish_requests(project, name, max(0.0, ends - time.monotonic()), client)
 
 
 if __name__ == "__main__":

@@ -103,10 +103,11 @@ def noted(place: ReleasePlace, release: str, live: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if read_tree(live) == before and earlier:
-            place.unfinished.write_text(f"{earlier}\n")
-        elif read_tree(live) == before:
-            place.unfinished.unlink(missing_ok=True)
+        if read_tree(live) == before:
+            if earlier:
+                place.unfinished.write_text(f"{earlier}\n")
+            else:
+                place.unfinished.unlink(missing_ok=True)
         raise
 
 

@@ -24,10 +24,10 @@ GPU = (
     "INFO 06-25 17:21:58 [kv_cache_utils.py:1319] GPU KV cache size: 140,960 tokens, Maximum concurrency for 40,960"
     " tokens per request: 3.44x\n"
 )
-# vLLM 0.32.0 on an H200 with Llama 3.1 8B: recorded by this project (docs/plan.md, row 17).
+# vLLM 0.32.0 on an H200 with Llama 3.1 8B: recorded by this project (docs/plan.md, row 17), without folders of files.
 H200 = (
-    "(EngineCore pid=2009) INFO 11-28 03:24:23 [v1/worker/gpu_worker.py:759] Available KV cache memory: 110.99 GiB\n"
-    "(EngineCore pid=2009) INFO 11-28 03:24:23 [v1/core/kv_cache_utils.py:2327] GPU KV cache size: 909,216 tokens,"
+    "(EngineCore pid=2009) INFO 11-28 03:24:23 [gpu_worker.py:759] Available KV cache memory: 110.99 GiB\n"
+    "(EngineCore pid=2009) INFO 11-28 03:24:23 [kv_cache_utils.py:2327] GPU KV cache size: 909,216 tokens,"
     " Maximum concurrency for 131,072 tokens per request: 6.94x\n"
 )
 
