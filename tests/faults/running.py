@@ -19,6 +19,7 @@ from integration.conftest import PROJECT, URL, Stack
 from stack.docker_host import address, condition, containers
 
 ENGINES = ("engine-toy-0", "engine-toy-1")
+ENGINE_START = 600  # seconds a CPU engine may take to start beside other work: nothing here asserts a speed
 STUB = Path(__file__).with_name("stub_engine.py")
 
 
@@ -76,8 +77,8 @@ def all_serve(stack: Stack) -> None:
     """Return when every engine is healthy and in the pool."""
     began = time.monotonic()
     for engine in ENGINES:
-        until(partial(healthy, stack, engine), began, 240, f"{engine} healthy")
-        until(partial(in_pool, stack, engine), began, 300, f"{engine} in the pool")
+        until(partial(healthy, stack, engine), began, ENGINE_START, f"{engine} healthy")
+        until(partial(in_pool, stack, engine), began, ENGINE_START + 60, f"{engine} in the pool")
 
 
 def healthy(stack: Stack, engine: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.running import ENGINES, all_serve, ask, haproxy, healthy, hit, in_pool, part, until
+from faults.running import ENGINE_START, ENGINES, all_serve, ask, haproxy, healthy, hit, in_pool, part, until
 from integration.conftest import URL, Stack, run_script
 from integration.load import Load
 
@@ -47,7 +47,7 @@ def started(stack: Stack) -> str:
 def comes_back(stack: Stack, at: float, old: str) -> None:
     """The victim starts anew, and gets its share of the requests again soon after it is healthy."""
     until(lambda: started(stack) != old, at, 90, "started anew")
-    until(partial(healthy, stack, VICTIM), at, 240, "healthy")
+    until(partial(healthy, stack, VICTIM), at, ENGINE_START, "healthy")
     until(lambda: in_pool(stack, VICTIM), time.monotonic(), 20, "its traffic back")
 
 
