@@ -20,6 +20,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     client = docker.from_env()
     servers = Servers(client, host_image(client), bundle(), f"fleet-{os.getpid()}", SUBNET)
     try:
-        yield Fleet(servers, tmp_path_factory.mktemp("fleet"))
+        made = Fleet(servers, tmp_path_factory.mktemp("fleet"))
+        yield made
+        print("\n| event | asked: whole + streams | failed |\n|---|---|---|", *made.results, sep="\n")
     finally:
         servers.close()

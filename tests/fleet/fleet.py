@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from deploy.bed import NAME, NAMES, PORT, STACK, STATE, Controller, Servers
+from deploy.bed import NAME, NAMES, PORT, STACK, STATE, Controller, Servers, StackHost
 from integration.load import Load
 from provision.bed.hosts import Host
 from provision.bed.playbooks import Run
@@ -23,8 +24,10 @@ ROLES = {
     "gpu-b": ["engines"],
 }
 ENGINES = ["engine-toy-0", "engine-toy-1"]
+SEED = ("--seed", "7")
 # What is asked across each event, at least.
 REQUESTS = 500
+STREAMS = 2
 
 
 class Fleet:
@@ -32,6 +35,7 @@ class Fleet:
 
     def __init__(self, servers: Servers, folder: Path) -> None:
         self.folder, self.controller, self.servers = folder, Controller(folder), servers
+        self.results: list[str] = []
         self.hosts = {
             name: servers.host(name, data=servers.volume(name), address=f"10.77.0.{number}")
             for number, name in enumerate((*ROLES, "stranger"), 11)
@@ -62,6 +66,11 @@ class Fleet:
             **{"fleet_place": False, **options},
         )  # fmt: skip
 
+    def up(self) -> None:
+        """Two replicas with the flags of SEED, whatever the tests before this one left."""
+        if self.deploy(stack=flags(*SEED), fleet_place=True).code:
+            good(self.deploy(stack=flags(*SEED)))  # the lock was written, to be looked at
+
     def rollback(self, *arguments: str, **options: Any) -> Run:
         """Back by what the hosts hold: the controller has no stack file, no hosts file and nowhere to build."""
         nothing = {"stack_file": "/nowhere/stack.yaml", "stack_build": "/nowhere", "stack_hosts_file": "/nowhere/hosts"}
@@ -78,6 +87,22 @@ class Fleet:
         """`host service` of what is not as it was."""
         return sorted(f"{name} {part}" for name in ROLES for part in self.hosts[name].restarted(before[name]))
 
+    def serves(self, engine: str) -> list[str]:
+        """The gateway hosts whose HAProxy sends requests to a replica."""
+        line = f'^haproxy_server_status{{.*server="{engine}",state="UP"}} 1$'
+        return [
+            name
+            for name in ("gw-a", "gw-b")
+            if self.hosts[name].run(
+                "sh", "-c", f"curl -s http://{self.hosts[name].address}:17405/metrics | grep -q '{line}'"
+            ).code == 0
+        ]  # fmt: skip
+
+    def answering(self) -> tuple[StackHost, StackHost]:
+        """The gateway host that has the floating address, and the other."""
+        first, second = self.hosts["gw-a"], self.hosts["gw-b"]
+        return (first, second) if has_address(first) else (second, first)
+
     @contextmanager
     def load(self, what: str, event: float = 600) -> Iterator[Load]:
         """Clients of the floating address that never retry, around an event; how many asked and failed is printed."""
@@ -85,11 +110,32 @@ class Fleet:
         ca_file = self.folder / "gateway.crt"
         ca_file.write_text(gateway.read(f"{STATE}/gateway.crt"))
         NAMES[NAME] = FLOATING
-        with Load(f"https://{NAME}:{PORT}", gateway.key(), ca_file, "toy", 4, 8, pause=0.2) as load:
+        with Load(f"https://{NAME}:{PORT}", gateway.key(), ca_file, "toy", 2 * STREAMS, 8, pause=0.2) as load:
             load.wait_for(20, 120)
             yield load
             load.wait_for(max(20, REQUESTS - len(load.answers)), event)
+        asked = [sum(answer.kind == kind for answer in load.answers) for kind in ("whole", "stream")]
+        failed = [len(load.failures(kind)) for kind in ("whole", "stream")]
+        self.results.append(f"| {what} | {asked[0]} + {asked[1]} | {failed[0]} + {failed[1]} |")
         print(f"{what}\n{load.table()}")
+
+
+def good(run: Run) -> Run:
+    assert run.code == 0, run.failures() + run.text
+    return run
+
+
+def has_address(host: Host) -> bool:
+    return FLOATING in host.sh("ip -4 address show eth0")
+
+
+def until(holds: Callable[[], bool], seconds: float, what: str) -> float:
+    """Wait for something of the fleet; returns the seconds that it took."""
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began < seconds, f"not {what} after {seconds} s"
+        time.sleep(0.2)
+    return time.monotonic() - began
 
 
 def flags(*more: str, replicas: int = 2) -> dict[str, Any]:
