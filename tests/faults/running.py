@@ -16,7 +16,7 @@ from docker.models.containers import Container
 from docker.models.images import Image
 
 from integration.conftest import PROJECT, URL, Stack
-from stack.docker_host import address, condition, containers
+from stack.docker_host import PROJECT_LABEL, SERVICE_LABEL, address, condition
 
 ENGINES = ("engine-toy-0", "engine-toy-1")
 ENGINE_START = 600  # seconds a CPU engine may take to start beside other work: nothing here asserts a speed
@@ -33,8 +33,10 @@ def ask(stack: Stack, tokens: int = 2, timeout: float = 30.0) -> requests.Respon
 
 
 def part(stack: Stack, service: str) -> Container:
-    """The container of a service as it is now."""
-    return containers(stack.client, PROJECT)[service]
+    """The container of a service as it is now. Asked for alone: all of them take seconds on a loaded machine."""
+    labels = [f"{PROJECT_LABEL}={PROJECT}", f"{SERVICE_LABEL}={service}"]
+    (found,) = stack.client.containers.list(all=True, filters={"label": labels})
+    return found
 
 
 def haproxy(stack: Stack, metric: str, server: str, service: str = "haproxy") -> float:

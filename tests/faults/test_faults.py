@@ -116,9 +116,9 @@ def test_a_balancer_killed(stack: Stack, service: str) -> None:
     assert stack.script("drain", VICTIM, "--undo").code == 0
     all_serve(stack)
     with load_across(stack, f"kill -9 of {service}") as load:
-        at = time.monotonic()
         old = int(part(stack, service).attrs["State"]["Pid"])
         os.kill(old, signal.SIGKILL)
+        at = time.monotonic()
         until(lambda: int(part(stack, service).attrs["State"]["Pid"]) not in (0, old), at, 5, "another process")
         until(lambda: _answers(stack, service), at, 5, "back")
     only_streams_in_flight_broke(load, at)
