@@ -10,12 +10,13 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import cast
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from faults.running import ask, part
+from faults.running import ask, part, processes
 from integration.conftest import STACK_FILE, URL, Stack, run_script
 from integration.load import Answer, Load
 
@@ -40,11 +41,11 @@ def load_of(stack: Stack, key: str, workers: int, tokens: int, pause: float = 0.
     return Load(URL, key, stack.ca_file, "toy", workers=workers, tokens=tokens, pause=pause)
 
 
-def refusals(stack: Stack, since: float) -> list[float]:
-    """Seconds that nginx took for each 429 and 503: the clients' own clocks tell of a machine that is full as well."""
+def refusals(stack: Stack, since: float) -> list[dict[str, Any]]:
+    """nginx's lines of each 429 and 503, the slowest last: the clients' own clocks tell of a machine that is full."""
     log = part(stack, "nginx").logs(since=since).decode()
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    return [line["time_total"] for line in lines if line["status"] in (429, 503)]
+    return sorted((line for line in lines if line["status"] in (429, 503)), key=lambda line: line["time_total"])
 
 
 def seconds(answers: list[Answer]) -> list[float]:
@@ -58,11 +59,11 @@ def test_what_the_queue_cannot_hold_is_refused_in_time(narrow: Stack) -> None:
         direct = [ask(narrow, tokens=64) for _ in range(30)]
         load.wait_for(400, seconds=120)
     refused = [answer for answer in load.answers if answer.error]
-    slowest = max(refusals(narrow, began))
-    print(f"\n48 at once where 16 fit:\n{load.table()}\nslowest refusal {slowest:.2f} s, n={len(refused)}", end="")
+    slowest = refusals(narrow, began)[-1]
+    print(f"\n48 at once where 16 fit:\n{load.table()}\nslowest refusal, n={len(refused)}: {slowest}", end="")
     assert {answer.error for answer in refused} <= {"HTTP 429", "HTTP 503"}
     assert len(load.answers) - len(refused) > 50, "it serves what it can"
-    assert slowest < QUEUE_SECONDS + 1  # promised in docs/gateway.md
+    assert slowest["time_total"] < QUEUE_SECONDS + 1  # promised in docs/gateway.md
     told = [answer for answer in direct if answer.status_code != 200]
     assert told, "the direct requests met no limit"
     for answer in told:
@@ -75,7 +76,8 @@ def test_one_client_cannot_starve_another(narrow: Stack) -> None:
     try:
         with load_of(narrow, narrow.key, workers=2, tokens=8, pause=0.1) as alone:
             alone.wait_for(100, seconds=60)
-        with load_of(narrow, key, workers=48, tokens=128, pause=0.2) as greedy:
+        # a place of an engine has to come free well within the queue's time, on a slow machine too
+        with load_of(narrow, key, workers=48, tokens=32, pause=0.2) as greedy:
             greedy.wait_for(100, seconds=120)
             with load_of(narrow, narrow.key, workers=2, tokens=8, pause=0.1) as modest:
                 modest.wait_for(100, seconds=200)
@@ -130,5 +132,6 @@ def _connect(context: ssl.SSLContext) -> ssl.SSLSocket:
 
 
 def _memory(stack: Stack, service: str) -> int:
-    stats = cast("dict[str, dict[str, int]]", part(stack, service).stats(stream=False))
-    return stats["memory_stats"]["usage"]
+    """Bytes that its processes hold. Docker's own statistics are empty where its cgroups are within others."""
+    held = [Path(f"/proc/{pid}/statm").read_text().split()[1] for pid, _ in processes(part(stack, service))]
+    return sum(map(int, held)) * resource.getpagesize()
