@@ -87,7 +87,7 @@ alert-test: ## send a test alert through Prometheus' own way to every receiver
 lint: ## every linter, and every rendered file checked by the program that reads it
 	@scripts/setup.sh dev && scripts/setup.sh docker && tests/lint.sh
 test-unit: ## unit and case tests, in seconds
-	@scripts/setup.sh dev && $(PYTHON) -m pytest --numprocesses auto --dist worksteal
+	@scripts/setup.sh dev && tests/unit.sh
 test: ## everything: lint, unit, cases, and the CPU stack for real
 	@tests/run.sh
 test-faults: ## the long fault matrix on the running CPU stack [FAULT_SECONDS=300]

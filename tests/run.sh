@@ -40,7 +40,7 @@ part() {
   "$@" || failed+=("$*")
   echo "test: $* took $((SECONDS - start)) s" >&2
 }
-part .venv/bin/python -m pytest --numprocesses auto --dist worksteal
+part tests/unit.sh
 part tests/lint.sh
 part .venv/bin/python -m pytest --verbose -s -rs tests/integration # what is skipped is said at the end
 
