@@ -72,10 +72,10 @@ def environment(config: StackConfig, model: Model, part: Part | None = None) -> 
         "XDG_CACHE_HOME": f"{CACHE_MOUNT}/.cache",
     }
     if config.device == "cpu":
-        variables["VLLM_CPU_KVCACHE_SPACE"] = str(model.cpu_kvcache_space)
-        if sum(each.replicas for each in config.models) > 1:
-            # vLLM binds its threads to the host's first cores: every engine to the same ones, the others idle
-            variables |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_WAIT_POLICY": "passive"}
+        # vLLM binds its threads to the machine's first cores: those of every engine to the same ones, the others idle.
+        # There a new engine got 1 s of CPU in 7 minutes, as another's worker waits by yielding (Linux 6.18).
+        unbound = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_WAIT_POLICY": "passive"}
+        variables |= {"VLLM_CPU_KVCACHE_SPACE": str(model.cpu_kvcache_space), **unbound}
     else:
         # CDI gives the engine its GPUs. CUDA images ask for all of them, and a Docker whose default runtime is NVIDIA's
         # would obey.
