@@ -69,10 +69,11 @@ def _text(path: Path) -> str:
 
 
 def _stat(process: int, proc: Path) -> tuple[int, int]:
-    """(parent, start time); zeros where there is no such process, or no /proc as Linux has it."""
+    """(parent, start time); zeros where no such process runs, or /proc is not as Linux has it."""
     path = proc / str(process) / "stat"
     if not path.is_file():
         return 0, 0
     # the name, in brackets, may have spaces and brackets of its own
     fields = path.read_text().rpartition(")")[2].split()
-    return int(fields[1]), int(fields[19])
+    # one that has ended and that nobody waits for, as in a container without an init, is there for good
+    return (0, 0) if fields[0] in "ZX" else (int(fields[1]), int(fields[19]))
