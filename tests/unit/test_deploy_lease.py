@@ -69,11 +69,11 @@ class Machine:
     def boot(self, name: str) -> None:
         (self.proc / "sys/kernel/random/boot_id").write_text(f"{name}\n")
 
-    def process(self, number: int, parent: int, started: int, command: str) -> None:
+    def process(self, number: int, parent: int, started: int, command: str, state: str = "S") -> None:
         folder = self.proc / str(number)
         folder.mkdir(exist_ok=True)
         # as proc(5) has it: start time is the 22nd field
-        (folder / "stat").write_text(f"{number} (a) b) S {parent} {' '.join('0' * 17)} {started} 0\n")
+        (folder / "stat").write_text(f"{number} (a) b) {state} {parent} {' '.join('0' * 17)} {started} 0\n")
         (folder / "cmdline").write_bytes(command.replace(" ", "\0").encode())
 
     def current(self, process: int) -> Holder:
@@ -103,6 +103,12 @@ def test_a_process_that_is_no_more_is_dead(machine: Machine) -> None:
     holder = machine.current(40)
     assert not machine.is_dead(holder)
     machine.process(20, 1, 900, "something else")  # its number, used again
+    assert machine.is_dead(holder)
+
+
+def test_a_process_that_has_ended_and_that_nobody_waits_for_is_dead(machine: Machine) -> None:
+    holder = machine.current(40)
+    machine.process(20, 1, 60, "", state="Z")
     assert machine.is_dead(holder)
 
 
