@@ -14,7 +14,7 @@ import pytest
 
 from faults.running import ENGINE_START, ENGINES, all_serve, ask, haproxy, healthy, hit, in_pool, part, until
 from integration.conftest import URL, Stack, run_script
-from integration.load import Load
+from integration.load import Load, only_streams_in_flight_broke
 
 VICTIM, OTHER = ENGINES
 STREAMS = 3
@@ -29,14 +29,6 @@ def load_across(stack: Stack, what: str) -> Iterator[Load]:
         load.wait_for(max(100, 500 - len(load.answers)), seconds=300)
     print(f"\n{what}:\n{load.table()}")
     assert len(load.answers) >= 500
-
-
-def only_streams_in_flight_broke(load: Load, at: float, limit: int = STREAMS) -> None:
-    """No whole answer failed, and of the streams those alone that were under way at that time (monotonic)."""
-    assert not load.failures("whole"), load.table()
-    broken = load.failures("stream")
-    assert len(broken) <= limit, load.table()
-    assert all(answer.began <= at for answer in broken), [answer.began - at for answer in broken]
 
 
 def started(stack: Stack) -> str:

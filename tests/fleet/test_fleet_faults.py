@@ -10,7 +10,7 @@ import pytest
 
 from deploy.bed import StackHost
 from fleet.fleet import FLOATING, STREAMS, Fleet, has_address, until
-from integration.load import Load
+from integration.load import Load, only_streams_in_flight_broke
 
 ENGINE = "engine-toy-0"
 BOTH = ["gw-a", "gw-b"]
@@ -25,14 +25,6 @@ def _serving(fleet: Fleet) -> None:
 
 def no_failure(load: Load) -> None:
     assert load.failures("whole") + load.failures("stream") == [], load.table()
-
-
-def only_streams_in_flight_broke(load: Load, at: float) -> None:
-    """at: when the replica got its last request."""
-    broken = load.failures("stream")
-    assert not load.failures("whole"), load.table()
-    assert len(broken) <= STREAMS, load.table()
-    assert all(answer.began <= at for answer in broken), [answer.began - at for answer in broken]
 
 
 @contextmanager

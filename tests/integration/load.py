@@ -39,6 +39,7 @@ class Load:
         self._lock = threading.Lock()
         self.answers: list[Answer] = []
         kinds = ["stream" if number % 2 else "whole" for number in range(workers)]
+        self.streams = kinds.count("stream")  # that may be in flight at a time
         self._threads = [threading.Thread(target=self._work, args=(kind,), daemon=True) for kind in kinds]
 
     def __enter__(self) -> Load:
@@ -110,3 +111,11 @@ class Load:
                     return "deadline"
                 ended = ended or line == b"data: [DONE]"
         return "" if ended else "no [DONE]"
+
+
+def only_streams_in_flight_broke(load: Load, at: float) -> None:
+    """No whole answer failed, and of the streams those alone that were under way at that time (monotonic)."""
+    assert not load.failures("whole"), load.table()
+    broken = load.failures("stream")
+    assert len(broken) <= load.streams, load.table()
+    assert all(answer.began <= at for answer in broken), [answer.began - at for answer in broken]
