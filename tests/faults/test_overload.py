@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import re
 import resource
 import socket
 import ssl
 import statistics
+import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from faults.running import ask, part, processes
+from faults.running import ENGINES, part, processes
 from integration.conftest import STACK_FILE, URL, Stack, run_script
 from integration.load import Answer, Load
 
@@ -37,15 +43,50 @@ def narrow(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     assert run_script("up", str(STACK_FILE)).code == 0
 
 
+@contextmanager
+def cores_for_the_gateway(stack: Stack) -> Iterator[None]:
+    """Engines with 30 % of the machine each, as engines that compute on GPUs leave most of it to others.
+
+    Where CPU engines fill every core, nginx and HAProxy, whatever their weight, wait for a core for up to a second each
+    time (`perf sched latency` on Linux 6.18 with two cores), and every refusal with them.
+    """
+    period = 100_000
+    for name in ENGINES:
+        part(stack, name).update(cpu_period=period, cpu_quota=int(0.3 * period * (os.cpu_count() or 1)))
+    yield
+    for name in ENGINES:
+        part(stack, name).update(cpu_period=period, cpu_quota=-1)
+
+
 def load_of(stack: Stack, key: str, workers: int, tokens: int, pause: float = 0.0) -> Load:
     return Load(URL, key, stack.ca_file, "toy", workers=workers, tokens=tokens, pause=pause)
 
 
 def refusals(stack: Stack, since: float) -> list[dict[str, Any]]:
-    """nginx's lines of each 429 and 503, the slowest last: the clients' own clocks tell of a machine that is full."""
+    """nginx's lines of each 429 and 503, the slowest last: from when the request was there as a whole.
+
+    Not by nginx's own total: a client of 48 threads on a machine that is full sends the body seconds after the head.
+    """
     log = part(stack, "nginx").logs(since=since).decode()
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    return sorted((line for line in lines if line["status"] in (429, 503)), key=lambda line: line["time_total"])
+    return sorted((line for line in lines if line["status"] in (429, 503)), key=gateway_seconds)
+
+
+def gateway_seconds(line: dict[str, Any]) -> float:
+    return float(line["time_to_first_byte"] or 0)
+
+
+def curl(stack: Stack, tokens: int) -> tuple[int, float, str]:
+    """Status, seconds from the request's first byte to the answer's last, and the answer: by a process of its own."""
+    body = json.dumps({"model": "toy", "prompt": f"curl {random.random()}", "max_tokens": tokens, "ignore_eos": True})
+    done = subprocess.run(
+        ["curl", "--silent", "--include", "--cacert", str(stack.ca_file), "--max-time", "60", "--json", body,
+         "--header", "@-", "--write-out", "\n%{http_code} %{time_pretransfer} %{time_total}", f"{URL}/v1/completions"],
+        input=f"Authorization: Bearer {stack.key}", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    answer, _, figures = done.stdout.rpartition("\n")
+    status, sent, total = figures.split()
+    return int(status), float(total) - float(sent), answer
 
 
 def seconds(answers: list[Answer]) -> list[float]:
@@ -54,21 +95,27 @@ def seconds(answers: list[Answer]) -> list[float]:
 
 def test_what_the_queue_cannot_hold_is_refused_in_time(narrow: Stack) -> None:
     began = time.time()
-    with load_of(narrow, narrow.key, workers=48, tokens=128, pause=0.2) as load:
-        load.wait_for(200, seconds=120)
-        direct = [ask(narrow, tokens=64) for _ in range(30)]
-        load.wait_for(400, seconds=120)
+    crowd = load_of(narrow, narrow.key, workers=48, tokens=128, pause=0.2)
+    with cores_for_the_gateway(narrow), crowd as load:
+        load.wait_for(1000, seconds=240)
+        with ThreadPoolExecutor(4) as pool:
+            direct = list(pool.map(lambda _: curl(narrow, tokens=64), range(100)))
+        load.wait_for(1000, seconds=240)
     refused = [answer for answer in load.answers if answer.error]
+    told = sorted(((took, answer) for status, took, answer in direct if status != 200), key=itemgetter(0))
     slowest = refusals(narrow, began)[-1]
-    print(f"\n48 at once where 16 fit:\n{load.table()}\nslowest refusal, n={len(refused)}: {slowest}", end="")
+    print(f"\n48 at once where 16 fit:\n{load.table()}\nslowest refusal in the gateway, n={len(refused)}: {slowest}")
+    assert told, "curl met no limit"
+    print(f"slowest refusal seen by curl, n={len(told)} of {len(direct)}: {told[-1][0]:.2f} s", end="")
     assert {answer.error for answer in refused} <= {"HTTP 429", "HTTP 503"}
-    assert len(load.answers) - len(refused) > 50, "it serves what it can"
-    assert slowest["time_total"] < QUEUE_SECONDS + 1  # promised in docs/gateway.md
-    told = [answer for answer in direct if answer.status_code != 200]
-    assert told, "the direct requests met no limit"
-    for answer in told:
-        assert int(answer.headers["Retry-After"]) > 0
-        assert answer.json()["error"]["message"]
+    assert len(load.answers) - len(refused) > 20, "it serves what it can"
+    limit = QUEUE_SECONDS + 1  # promised in docs/gateway.md
+    assert gateway_seconds(slowest) < limit
+    assert told[-1][0] < limit
+    for _, answer in told:
+        head, _, text = answer.partition("\n\n")  # text mode reads \r\n as \n
+        assert int(re.findall(r"(?im)^retry-after: *(\d+)", head)[0]) > 0
+        assert json.loads(text)["error"]["message"]
 
 
 def test_one_client_cannot_starve_another(narrow: Stack) -> None:
@@ -76,8 +123,7 @@ def test_one_client_cannot_starve_another(narrow: Stack) -> None:
     try:
         with load_of(narrow, narrow.key, workers=2, tokens=8, pause=0.1) as alone:
             alone.wait_for(100, seconds=60)
-        # a place of an engine has to come free well within the queue's time, on a slow machine too
-        with load_of(narrow, key, workers=48, tokens=32, pause=0.2) as greedy:
+        with load_of(narrow, key, workers=48, tokens=128, pause=0.2) as greedy:
             greedy.wait_for(100, seconds=120)
             with load_of(narrow, narrow.key, workers=2, tokens=8, pause=0.1) as modest:
                 modest.wait_for(100, seconds=200)
