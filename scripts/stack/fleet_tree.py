@@ -112,6 +112,7 @@ def _firewall(plan: Plan, fleet: Fleet) -> dict[str, Any]:
     return {
         "ports": sorted(opening.port for opening in fleet.openings),
         "rules": [{"clients": clients, "ports": sorted(ports)} for clients, ports in sorted(rules.items())],
+        "public": plan.gateway["https_port"] if "gateway" in fleet.roles else None,
         # containers of this host that speak to engines come from its own bridge
         "local": bool({"gateway", "observability"} & set(fleet.roles)),
         **_of_parts(plan, fleet),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,6 +166,42 @@ def test_an_engine_answers_and_begins_nothing(net: Network) -> None:
     assert not net.reaches("box", "10.0.0.66", 80)
     assert not net.reaches("box", f"{PRIVATE_NET}.1", 22)
     assert net.reaches("front", "10.0.0.11", 18000)
+
+
+# Says that it has begun, then what came of one connection that is never tried again by the program.
+PATIENT = """
+import socket
+print("begun", flush=True)
+try:
+    connection = socket.create_connection(("10.0.0.11", 8443), 20)
+    connection.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    print(connection.recv(100).split()[1].decode())
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+def test_a_client_is_not_refused_while_docker_has_no_translation_for_nginx(net: Network) -> None:
+    fleet, rules = made(WATCH, given.host("gpu", 11, roles=["gateway", "engines"]))
+    container(net, fleet, fleet.edge)
+    net.serve("box", CONTAINER, 8443)
+    translation = f"add rule ip nat prerouting tcp dport 8443 dnat to {CONTAINER}:8443".encode()
+    load(net, translation)
+    assert net.reaches("third", "10.0.0.11", 8443)
+    net.run("gpu", "nft", "flush", "chain", "ip", "nat", "prerouting")
+    assert net.run("third", sys.executable, "-c", PATIENT).stdout.split() == ["begun", "ConnectionRefusedError"]
+
+    load(net, rules)
+    waiting = net.popen("third", sys.executable, "-c", PATIENT)
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == "begun\n"
+    dropped = ["nft", "list", "chain", "inet", fleet.table, "to_this_host"]
+    deadline = time.monotonic() + 10
+    while not re.search(r"dport 8443 .*packets [1-9]", net.run("gpu", *dropped).stdout):
+        assert time.monotonic() < deadline, "its first packet never came"
+        time.sleep(0.05)
+    load(net, translation)
+    assert waiting.stdout.read() == "200\n"
 
 
 OTHER = given.host("other", 12, roles=["engines"], interface="eth0")
