@@ -53,9 +53,11 @@ def cores_for_the_gateway(stack: Stack) -> Iterator[None]:
     period = 100_000
     for name in ENGINES:
         part(stack, name).update(cpu_period=period, cpu_quota=int(0.3 * period * (os.cpu_count() or 1)))
-    yield
-    for name in ENGINES:
-        part(stack, name).update(cpu_period=period, cpu_quota=-1)
+    try:
+        yield
+    finally:
+        for name in ENGINES:
+            part(stack, name).update(cpu_period=period, cpu_quota=-1)
 
 
 def load_of(stack: Stack, key: str, workers: int, tokens: int, pause: float = 0.0) -> Load:
