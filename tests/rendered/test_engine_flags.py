@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 
 from rendered.conftest import Programs
+from stack.day2.vllm_versions import facts_of_image
 from stack.engine_args import refusals
 from stack.images.pins import load_pins
 from stack.models.toy import make_toy_model
@@ -54,6 +55,17 @@ def test_the_vllm_that_was_asked_is_the_pinned_one(programs: Programs) -> None:
     command = ["docker", "run", "--rm", "--entrypoint", "python3", programs.images["vllm"], "-c", script]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.strip()
     assert printed.split("+")[0] == load_pins(ROOT).vllm_version
+
+
+def test_the_facts_that_an_upgrade_is_judged_by_take_every_planned_command_line(programs: Programs) -> None:
+    planned = list(argvs(programs))
+    facts = facts_of_image(programs.images["vllm"], [*planned, (*planned[0], "--no-such-flag")], programs.client)
+    *found, wrong = facts.refusals
+    assert [what for what in found if what] == []
+    assert "no-such-flag" in str(wrong)
+    assert facts.version.split("+")[0] == load_pins(ROOT).vllm_version
+    assert "vllm:num_requests_running" in facts.metrics
+    assert "--max-num-seqs" in facts.flags
 
 
 def _tensor_parallel(argv: tuple[str, ...]) -> int:

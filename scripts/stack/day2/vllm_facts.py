@@ -3,6 +3,8 @@
 First argument: JSON list of argv lists. stdout: one line `RESULT {"version", "flags", "metrics", "variables",
 "refusals"}`: flag -> its default as text, names of the metrics and of the environment variables, and the parser's
 complaint (or null) about each argv. Metrics are those that vLLM's sources name.
+
+The file of an argv's `--config` holds an engine's key and is nowhere here: another stands for it.
 """
 
 import argparse
@@ -11,10 +13,12 @@ import re
 import sys
 from importlib import import_module
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, NoReturn
 
 # a whole string such as "vllm:num_requests_running"; with two colons it is the name of an operator of torch
 METRIC = re.compile(r"""["'](vllm:[a-z][a-z0-9_]+)["']""")
+KEY = "sk-of-no-engine"
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -42,14 +46,21 @@ def metrics(package: Path) -> list[str]:
     return sorted({name for path in package.rglob("*.py") for name in METRIC.findall(path.read_text(errors="replace"))})
 
 
-def refusal(parser: Any, validate: Any, argv: list[str]) -> str | None:
-    """What the parser says against one argv."""
+def refusal(parser: Any, validate: Any, argv: list[str], config: str) -> str | None:
+    """What the parser says against one argv. config: a file with KEY, in the place of the engine's own."""
+    with_key = "--config" in argv
+    if with_key:
+        place = argv.index("--config") + 1
+        argv = [*argv[:place], config, *argv[place + 1 :]]
     try:
-        validate(parser.parse_args(argv))
+        arguments = parser.parse_args(argv)
+        validate(arguments)
     except (RefusedError, ValueError, TypeError) as error:
         return str(error)
     except SystemExit:
         return "it ends the program instead of serving (--help, --version ...)"
+    if with_key and arguments.api_key != [KEY]:
+        return "this vLLM does not take its API key from --config: the engine would ask for none"
     return None
 
 
@@ -71,12 +82,17 @@ def main() -> None:
     cli = first_module("vllm.entrypoints.launchers.cli_args", "vllm.entrypoints.openai.cli_args")
     parser = cli.make_arg_parser(utils.FlexibleArgumentParser())
     parser.error = refuse
+    with NamedTemporaryFile("w", suffix=".yaml") as config:
+        config.write(json.dumps({"api-key": [KEY]}))
+        config.flush()
+        check = cli.validate_parsed_serve_args
+        refusals = [refusal(parser, check, argv, config.name) for argv in json.loads(sys.argv[1])]
     found = {
         "version": vllm.__version__,
         "flags": flags(parser),
         "metrics": metrics(Path(str(vllm.__file__)).parent),
         "variables": sorted(import_module("vllm.envs").environment_variables),
-        "refusals": [refusal(parser, cli.validate_parsed_serve_args, argv) for argv in json.loads(sys.argv[1])],
+        "refusals": refusals,
     }
     print("RESULT " + json.dumps(found), flush=True)
 
