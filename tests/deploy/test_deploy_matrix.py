@@ -47,7 +47,11 @@ def deployed(controller: Controller, host: StackHost, **options: Any) -> None:
 
 @pytest.mark.parametrize(
     ("moment", "flag"),
-    [("Put it in its place", "1"), ("Send the files that differ, and remove those of no use any more", "2"), ("Apply the release and prove it", "3")],
+    [
+        ("Put it in its place", "1"),
+        ("Send the files that differ, and remove those of no use any more", "2"),
+        ("Apply the release and prove it", "3"),
+    ],
 )
 def test_a_controller_that_is_killed_is_run_again(
     host: StackHost, controller: Controller, tmp_path: Path, moment: str, flag: str
