@@ -27,10 +27,10 @@ LOCAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def check(inputs: Inputs, plan: Plan, client: docker.DockerClient) -> None:
-    """Ports free, disk space, GPUs usable by containers. Raises InputError."""
+    """Ports free, disk space, cores as many as asked for, GPUs usable by containers. Raises InputError."""
     running = containers(client, plan.project)
     problems = [*_name(inputs, running), *_ports(plan, running), *kernels_ports(plan), *_disk(inputs)]
-    problems += _gpus(plan, running, client)
+    problems += [*_cores(inputs, client), *_gpus(plan, running, client)]
     if problems:
         raise InputError(inputs.shown, problems)
 
@@ -83,6 +83,16 @@ def _disk(inputs: Inputs) -> Iterator[Problem]:
     free = shutil.disk_usage(folder).free / 2**30
     if free < FREE_DISK_GIB:
         yield Problem("paths.state", f"{folder} has {free:.1f} GiB free, {FREE_DISK_GIB} GiB are needed")
+
+
+def _cores(inputs: Inputs, client: docker.DockerClient) -> Iterator[Problem]:
+    """Docker starts no container that may use more than there are."""
+    limits = [model.cpu_limit for model in inputs.config.models]
+    here = client.info()["NCPU"] if any(limits) else 0
+    for place, limit in enumerate(limits):
+        if limit is not None and limit > here:
+            what = f"{limit:g} cores for an engine, and Docker has {here} here; set a lower one, or leave it out"
+            yield Problem(f"models[{place}].cpu_limit", what)
 
 
 def _gpus(plan: Plan, running: Mapping[str, Container], client: docker.DockerClient) -> Iterator[Problem]:

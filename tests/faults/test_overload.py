@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import resource
@@ -14,14 +13,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from faults.running import ENGINES, part, processes
+from faults.running import part, processes
 from integration.conftest import STACK_FILE, URL, Stack, run_script
 from integration.load import Answer, Load
 
@@ -40,23 +39,6 @@ def narrow(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     assert done.code == 0, done.err
     yield stack
     assert run_script("up", str(STACK_FILE)).code == 0
-
-
-@contextmanager
-def cores_for_the_gateway(stack: Stack) -> Iterator[None]:
-    """Engines with 30 % of the machine each, as engines that compute on GPUs leave most of it to others.
-
-    Where CPU engines fill every core, nginx and HAProxy, whatever their weight, wait for a core for up to a second each
-    time (`perf sched latency` on Linux 6.18 with two cores), and every refusal with them.
-    """
-    period = 100_000
-    for name in ENGINES:
-        part(stack, name).update(cpu_period=period, cpu_quota=int(0.3 * period * (os.cpu_count() or 1)))
-    try:
-        yield
-    finally:
-        for name in ENGINES:
-            part(stack, name).update(cpu_period=period, cpu_quota=-1)
 
 
 def load_of(stack: Stack, key: str, workers: int, tokens: int, pause: float = 0.0) -> Load:
@@ -96,7 +78,7 @@ def seconds(answers: list[Answer]) -> list[float]:
 
 def test_what_the_queue_cannot_hold_is_refused_in_time(narrow: Stack) -> None:
     began = time.time()
-    with cores_for_the_gateway(narrow), load_of(narrow, narrow.key, workers=48, tokens=128, pause=0.2) as load:
+    with load_of(narrow, narrow.key, workers=48, tokens=128, pause=0.2) as load:
         load.wait_for(1000, seconds=240)
         with ThreadPoolExecutor(4) as pool:
             direct = list(pool.map(lambda _: curl(narrow, tokens=64), range(100)))

@@ -76,9 +76,9 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Here:
 
 @pytest.fixture
 def inputs(write_stack: WriteStack, tmp_path: Path, free_ports: str) -> Callable[[str, str], Inputs]:
-    def make(device: str = "cpu", ports: str = "") -> Inputs:
+    def make(device: str = "cpu", ports: str = "", model: str = "") -> Inputs:
         path = write_stack(
-            f"device: {device}\nmodels: [{{served_model_name: toy, source: {{toy: true}}}}]\n"
+            f"device: {device}\nmodels: [{{served_model_name: toy, source: {{toy: true}}{model}}}]\n"
             f"paths: {{state: {tmp_path}/state}}\n{ports or free_ports}"
         )
         parser = argparse.ArgumentParser()
@@ -110,6 +110,11 @@ def problems(found: Inputs, *running: Container, info: dict[str, Any] | None = N
 
 def test_a_host_with_free_ports_and_disk_is_fine(inputs: Callable[..., Inputs]) -> None:
     assert problems(inputs()) == []
+
+
+def test_an_engine_gets_no_more_cores_than_docker_has(inputs: Callable[..., Inputs]) -> None:
+    assert problems(inputs(model=", cpu_limit: 2"), info={"NCPU": 2}) == []
+    assert problems(inputs(model=", cpu_limit: 2.5"), info={"NCPU": 2}) == ["models[0].cpu_limit"]
 
 
 def test_a_host_of_a_fleet_is_not_brought_up_as_if_it_were_alone(inputs: Callable[..., Inputs]) -> None:

@@ -195,6 +195,12 @@ def test_an_engine_has_the_planned_limit_and_asks_no_public_name_server() -> Non
         assert service["mem_limit"] == f"{engine.memory_mib}m"
         assert service["dns"] == ["127.0.0.1"]
         assert service["oom_score_adj"] > 0
+        assert "cpus" not in service
+
+
+def test_an_engine_keeps_as_many_cores_busy_as_stack_yaml_says() -> None:
+    made = given.plan(given.config(given.toy(cpu_limit=0.8)))
+    assert [services(made)[engine.name]["cpus"] for engine in made.engines] == [0.8]
 
 
 def test_a_limit_that_is_not_known_is_none() -> None:

@@ -70,6 +70,7 @@ class Model(Section):
     max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 16
     cpu_kvcache_space: int = Field(4, ge=1, le=4096)
     memory_limit_gib: int | None = Field(None, ge=1, le=1_000_000)
+    cpu_limit: float | None = Field(None, ge=0.1, le=4096)
     shutdown_timeout: int = Field(60, ge=1, le=3600)
     startup_timeout: int = Field(1800, ge=10, le=86400)
     extra_args: Annotated[tuple[Flag, ...], AfterValidator(free_flags)] = Field((), max_length=200, strict=False)

@@ -123,6 +123,7 @@ def make_engine(
         evidence_dir=str(state / "evidence" / name),
         shm_mib=SHM_MIB + (SHM_MIB_PER_GPU * len(gpus) if len(gpus) > 1 else 0),
         memory_mib=memory,
+        cpu_limit=model.cpu_limit,
         health_check=HEALTH_CHECK,
         startup_timeout=model.startup_timeout,
         stop_grace=model.shutdown_timeout + STOP_GRACE_MARGIN_SECONDS,

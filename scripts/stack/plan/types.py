@@ -26,6 +26,7 @@ class Engine:
     """One vLLM process group in one container. Times in seconds, memory in MiB, paths on the host.
 
     memory_mib: what it may hold of the host's memory, None where no limit can be told (limits.py).
+    cpu_limit: how many of the host's cores it may keep busy, None for all.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Engine:
     evidence_dir: str
     shm_mib: int
     memory_mib: int | None
+    cpu_limit: float | None
     health_check: HealthCheck
     startup_timeout: int
     stop_grace: int
