@@ -19,7 +19,7 @@ check mypy scripts tests grafana
 check yamllint --strict .
 check shellcheck "${shell[@]}"
 check ansible-lint --offline ansible
-check python -m pytest tests/rendered
+check python -m pytest --numprocesses auto --dist worksteal tests/rendered
 
 ((${#failed[@]} == 0)) || { printf 'lint: failed: %s\n' "${failed[@]}" >&2 && exit 1; }
 echo "lint: clean" >&2

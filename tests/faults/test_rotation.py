@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from integration import test_secrets as secrets
-from integration.conftest import ROOT, STACK_FILE, URL, Stack
+from integration.conftest import ENGINES, ROOT, STACK_FILE, URL, Stack
 from integration.load import Load
 from stack.secrets import engine_key
 
@@ -37,10 +37,10 @@ def test_a_rotation_that_was_killed_is_finished_by_the_next_and_no_request_fails
     after = engine_key.load(stack.state)
     assert after
     assert (after.rotating, after.accepts, old in after.accepts) == (False, (after.sends,), False)
-    for engine in secrets.ENGINES:
+    for engine in ENGINES:
         assert [secrets.direct(stack, engine, key) for key in (old, after.sends)] == [401, 200]
     again = stack.started()
-    assert {name for name in before if again[name] != before[name]} == set(secrets.ENGINES), "others were restarted"
+    assert {name for name in before if again[name] != before[name]} == set(ENGINES), "others were restarted"
     secrets.test_each_secret_is_one_file_of_mode_0400_of_the_user_that_reads_it(stack)
     assert len(secrets.secret_files(stack)) == files, "no old copy is left"
     secrets.test_no_value_is_anywhere_but_in_its_own_file(stack)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
+import requests
 import yaml
+from docker.models.containers import Container
 
 from stack.docker_host import connect, containers, started
 from stack.secrets import engine_key
@@ -22,6 +26,7 @@ STACK_FILE = ROOT / "tests/integration/stack.yaml"
 STATE = ROOT / ".test-state"
 URL = "https://localhost:18443"
 PROJECT = "vllm-onprem-test"
+ENGINES = ("engine-toy-0", "engine-toy-1")
 # of the block that is kept for tests of network devices (RFC 2544)
 OUTSIDE, OUTSIDE_GATEWAY, OUTSIDE_PORT = "198.18.255.2", "198.18.255.1", 9999
 
@@ -65,6 +70,18 @@ class Stack:
         """service -> (container id, start time)."""
         return started(containers(self.client, PROJECT))
 
+    def part(self, service: str) -> Container:
+        """The container of a service, as it is now."""
+        return containers(self.client, PROJECT)[service]
+
+    def post(self, path: str, body: Any, key: str | None = None, *, stream: bool = False) -> requests.Response:
+        """One request, never retried; key: another Authorization than the stack's own, empty for none."""
+        key = self.key if key is None else key
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return requests.post(
+            URL + path, json=body, headers=headers, verify=str(self.ca_file), timeout=60, stream=stream
+        )  # fmt: skip
+
     def script(self, name: str, *arguments: str, stack: Path = STACK_FILE) -> Done:
         """Run scripts/<name>.py on a stack file."""
         return run_script(name, str(stack), *arguments)
@@ -75,6 +92,14 @@ class Stack:
         path = folder / "stack.yaml"
         path.write_text(yaml.safe_dump(document))
         return path
+
+
+def until(true: Callable[[], bool], seconds: float) -> None:
+    """Wait for something of the stack."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "not within the time"
+        time.sleep(0.5)
 
 
 def run_script(name: str, *arguments: str, environment: dict[str, str] | None = None) -> Done:

@@ -7,7 +7,6 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 import requests
 import yaml
 
-from integration.conftest import PROJECT, STACK_FILE, URL, Stack, run_script
+from integration.conftest import ENGINES, PROJECT, STACK_FILE, URL, Stack, run_script, until
 from integration.load import Load
 from stack import certificates
 from stack.config.gateway import Gateway
@@ -245,7 +244,7 @@ def test_the_access_log_tells_all_of_a_request_but_no_prompt_and_no_key(stack: S
 
 
 def test_a_client_that_hangs_up_ends_its_generation(stack: Stack) -> None:
-    _until(lambda: summed(stack, "vllm:num_requests_running") == 0, 30)
+    until(lambda: summed(stack, "vllm:num_requests_running") == 0, 30)
     before = summed(stack, "vllm:generation_tokens_total")
     body = BODY | {"max_tokens": 1900, "ignore_eos": True, "stream": True}
     headers = {"Authorization": f"Bearer {stack.key}"}
@@ -254,7 +253,7 @@ def test_a_client_that_hangs_up_ends_its_generation(stack: Stack) -> None:
     )
     next(answer.iter_lines(chunk_size=None))
     answer.close()
-    _until(lambda: summed(stack, "vllm:num_requests_running") == 0, 30)
+    until(lambda: summed(stack, "vllm:num_requests_running") == 0, 30)
     generated = summed(stack, "vllm:generation_tokens_total") - before
     print(f"\n{generated:.0f} of 1900 tokens were generated for a client that hung up")
     assert 1 <= generated < 1500
@@ -402,12 +401,12 @@ def test_a_drained_replica_gets_nothing_and_stays_drained(stack: Stack) -> None:
         assert stack.script("up").out.startswith("Nothing changed")
         for service in ("haproxy", "haproxy-standby"):
             containers(stack.client, PROJECT)[service].restart(timeout=10)
-        _until(lambda: post(stack, BODY).status_code == 200, 30)
+        until(lambda: post(stack, BODY).status_code == 200, 30)
         assert replicas() == {"engine-toy-1"}
         assert stack.script("smoke").code == 0
     finally:
         assert stack.script("drain", "engine-toy-0", "--undo").code == 0
-    _until(lambda: replicas() == {"engine-toy-0", "engine-toy-1"}, 40)
+    until(lambda: replicas() == set(ENGINES), 40)
 
 
 def test_with_affinity_a_conversation_stays_on_its_replica(stack: Stack, tmp_path: Path) -> None:
@@ -434,10 +433,3 @@ def test_plain_http_on_the_tls_port_is_told_so(stack: Stack) -> None:
     answer = connection.getresponse()
     assert answer.status == 400
     assert json.loads(answer.read())["error"]["type"] == "invalid_request_error"
-
-
-def _until(true: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.5)

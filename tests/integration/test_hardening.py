@@ -12,14 +12,13 @@ import pytest
 import yaml
 from docker.models.containers import Container
 
-from integration.conftest import PROJECT, Stack
+from integration.conftest import ENGINES, PROJECT, Stack
 from stack.docker_host import containers
 from stack.plan.ports import listens
 from stack.plan.types import Plan, plan_from
 from stack.smoke import services
 
 GATEWAY = ("nginx", "haproxy", "haproxy-standby")
-ENGINES = ("engine-toy-0", "engine-toy-1")
 # What a container may write to, beside these, which every container has: its own memory, gone with it.
 EVERYWHERE = {"/tmp", "/dev/shm", "/dev/mqueue"}
 WRITABLE = {

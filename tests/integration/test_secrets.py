@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from integration.conftest import PROJECT, ROOT, STACK_FILE, STATE, URL, Stack
+from integration.conftest import ENGINES, PROJECT, ROOT, STACK_FILE, STATE, URL, Stack
 from stack.docker_host import address, containers
 from stack.ownership import ENGINE_UID, HAPROXY_UID, NGINX_UID, WATCH_UID
 from stack.secrets import engine_key
 
-ENGINES = ("engine-toy-0", "engine-toy-1")
 BODY = {"model": "toy", "prompt": "x", "max_tokens": 2}
 
 

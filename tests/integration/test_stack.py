@@ -2,48 +2,23 @@
 
 from __future__ import annotations
 
-import datetime
 import fcntl
-import io
 import json
-import os
-import shutil
-import signal
 import socket
 import subprocess
-import sys
-import tarfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import requests
-import yaml
-from docker.models.containers import Container
 from docker.models.images import Image
 
-from integration.conftest import OUTSIDE_PORT, PROJECT, ROOT, STACK_FILE, URL, Stack, run_script
+from integration.conftest import ENGINES, OUTSIDE_PORT, PROJECT, STACK_FILE, URL, Stack, run_script, until
 from integration.load import Load
 from stack.docker_host import condition, containers
-from stack.images.archive import Archived, ArchiveList, write
-from stack.images.choice import built_references
-from stack.images.lock import LOCK
-from stack.images.pins import load_pins
-from stack.observe import silences
-from watching import Watched
 
-ENGINES = ("engine-toy-0", "engine-toy-1")
-GATEWAY = {"listen": "127.0.0.1", "https_port": 18443, "api_keys": ["default", "second"]}
 CHAT = {"model": "toy", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
-
-
-def post(stack: Stack, path: str, body: Any, key: str | None = None, *, stream: bool = False) -> requests.Response:
-    """One request, never retried; key: another Authorization than the stack's own, empty for none."""
-    key = stack.key if key is None else key
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return requests.post(URL + path, json=body, headers=headers, verify=str(stack.ca_file), timeout=60, stream=stream)
 
 
 def test_up_ends_with_a_curl_line_that_works_when_pasted(stack: Stack) -> None:
@@ -80,7 +55,7 @@ def test_smoke_from_elsewhere_sees_what_a_client_sees(stack: Stack) -> None:
 
 
 def test_smoke_fails_and_says_where_to_look_when_a_part_is_gone(stack: Stack) -> None:
-    part = containers(stack.client, PROJECT)["alertmanager"]
+    part = stack.part("alertmanager")
     part.stop(timeout=5)
     try:
         done = stack.script("smoke")
@@ -95,7 +70,7 @@ def test_smoke_fails_and_says_where_to_look_when_a_part_is_gone(stack: Stack) ->
 
 @pytest.mark.parametrize("key", ["", "sk-wrong", "Bearer", "two words", "constructor"])
 def test_strangers_get_401_in_openai_shape(stack: Stack, key: str) -> None:
-    answer = post(stack, "/v1/chat/completions", CHAT, key)
+    answer = stack.post("/v1/chat/completions", CHAT, key)
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "invalid_api_key"
 
@@ -105,21 +80,21 @@ def test_strangers_get_401_in_openai_shape(stack: Stack, key: str) -> None:
              "/v1//chat/completions/x", "/internal/error", "/sleep"],
 )  # fmt: skip
 def test_everything_else_is_404(stack: Stack, path: str) -> None:
-    answer = post(stack, path, CHAT)
+    answer = stack.post(path, CHAT)
     assert answer.status_code == 404, answer.text
     assert answer.json()["error"]["message"]
 
 
 def test_errors_of_the_body_are_told_in_openai_shape(stack: Stack) -> None:
-    unknown = post(stack, "/v1/completions", {"model": "gpt-4", "prompt": "x"})
+    unknown = stack.post("/v1/completions", {"model": "gpt-4", "prompt": "x"})
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
     bodies: list[Any] = [[], {"prompt": "x"}, {"model": 3}, {"model": "__proto__"}]
     for body in bodies:
-        assert post(stack, "/v1/completions", body).status_code in (400, 404)
+        assert stack.post("/v1/completions", body).status_code in (400, 404)
     headers = {"Authorization": f"Bearer {stack.key}"}
     torn = requests.post(URL + "/v1/completions", data="{", headers=headers, verify=str(stack.ca_file), timeout=60)
     assert torn.status_code == 400
-    large = post(stack, "/v1/completions", {"model": "toy", "prompt": "x" * 9_000_000})
+    large = stack.post("/v1/completions", {"model": "toy", "prompt": "x" * 9_000_000})
     assert large.status_code == 413
 
 
@@ -133,7 +108,7 @@ def test_models_are_listed_from_the_plan(stack: Stack) -> None:
 def test_tokens_arrive_one_by_one(stack: Stack) -> None:
     body = {"model": "toy", "prompt": "x", "max_tokens": 400, "ignore_eos": True, "stream": True}
     began = time.monotonic()
-    with post(stack, "/v1/completions", body, stream=True) as answer:
+    with stack.post("/v1/completions", body, stream=True) as answer:
         times = [time.monotonic() - began for line in answer.iter_lines(chunk_size=None) if line.startswith(b"data")]
     print(f"\nfirst token after {times[0]:.3f} s, last after {times[-1]:.3f} s, {len(times)} events")
     assert times[0] < times[-1] / 2
@@ -171,131 +146,11 @@ def test_prometheus_scrapes_what_the_plan_says(stack: Stack) -> None:
 
     wanted = {"vllm": 2, "haproxy": 2, "nginx": 1, "node": 1, "prometheus": 1, "alertmanager": 1, "blackbox": 1}
     wanted |= {"probe_replica": 2, "probe_gateway": 1}
-    _until(lambda: up() == wanted, 150)  # a part that an earlier test stopped is scraped within 15 s, probes within 60
-
-
-def test_a_gateway_setting_reloads_nginx_and_restarts_nothing(stack: Stack, tmp_path: Path) -> None:
-    changed = stack.changed(tmp_path, gateway=GATEWAY | {"max_body_size_mib": 1})
-    before = stack.started()
-    effects = json.loads(run_script("diff", str(changed), "--json").out)["effects"]
-    assert effects == {"nginx": "reload"}
-    done = run_script("up", str(changed))
-    assert (done.code, done.out.splitlines()[0]) == (0, "reloaded nginx"), done.err
-    assert stack.started() == before
-    assert post(stack, "/v1/completions", {"model": "toy", "prompt": "x" * 2_000_000}).status_code == 413
-    assert stack.script("up").code == 0
-    assert stack.started() == before
-
-
-def test_reloads_under_load_fail_no_request(stack: Stack, tmp_path: Path) -> None:
-    changed = stack.changed(tmp_path, gateway=GATEWAY | {"request_timeout": 599})
-    before = stack.started()
-    with Load(URL, stack.key, stack.ca_file, "toy", workers=4, tokens=32, pause=0.1) as load:
-        load.wait_for(40, seconds=120)
-        for path in (changed, STACK_FILE):
-            done = run_script("up", str(path))
-            parts = {"reloaded haproxy", "reloaded haproxy-standby", "reloaded nginx"}
-            assert parts <= set(done.out.splitlines()), done.err
-        load.wait_for(40, seconds=120)
-    print(f"\ntwo reloads each of nginx and HAProxy under 4 workers:\n{load.table()}")
-    assert not load.failures("whole") + load.failures("stream"), load.table()
-    assert stack.started() == before
-
-
-def test_a_part_that_was_reloaded_is_started_again_when_it_dies(stack: Stack) -> None:
-    assert stack.script("keys", "add", "reloads").code == 0  # nginx
-    assert stack.script("keys", "revoke", "reloads").code == 0
-    assert stack.script("drain", ENGINES[0]).code == 0  # both HAProxy
-    assert stack.script("drain", ENGINES[0], "--undo").code == 0
-    for service in ("nginx", "haproxy", "haproxy-standby"):
-        old = int(_fresh(stack, service).attrs["State"]["Pid"])
-        os.kill(old, signal.SIGKILL)
-        _until(lambda name=service, pid=old: _fresh(stack, name).attrs["State"]["Pid"] not in (0, pid), 20)  # type: ignore[misc]
-    _until(lambda: stack.script("smoke").code == 0, 60)
-
-
-def test_an_up_that_was_killed_before_its_reload_is_finished_by_the_next(stack: Stack, tmp_path: Path) -> None:
-    changed = stack.changed(tmp_path, gateway=GATEWAY | {"max_body_size_mib": 1})
-    rendered = stack.state / "live/nginx/conf.d/gateway.conf"
-    old = rendered.read_bytes()
-    command = [sys.executable, str(ROOT / "scripts/up.py"), str(changed)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while rendered.read_bytes() == old:
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.005)
-        process.kill()
-    done = run_script("up", str(changed))
-    assert (done.code, "reloaded nginx" in done.out) == (0, True), done.err
-    assert post(stack, "/v1/completions", {"model": "toy", "prompt": "x" * 2_000_000}).status_code == 413
-    assert stack.script("up").code == 0
-
-
-def test_an_interrupted_up_says_what_runs(stack: Stack, tmp_path: Path) -> None:
-    changed = stack.changed(tmp_path, gateway=GATEWAY | {"max_body_size_mib": 1})
-    rendered = stack.state / "live/nginx/conf.d/gateway.conf"
-    old = rendered.read_bytes()
-    command = [sys.executable, str(ROOT / "scripts/up.py"), str(changed)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while rendered.read_bytes() == old:
-            assert process.poll() is None, "it ended before it could be interrupted"
-            time.sleep(0.005)
-        process.terminate()
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "The previous stack was put back and is running." in said
-    assert rendered.read_bytes() == old
-    assert post(stack, "/v1/completions", {"model": "toy", "prompt": "x" * 2_000_000}).status_code == 400
-
-
-def test_a_changed_engine_flag_replaces_one_replica_after_the_other(stack: Stack, tmp_path: Path) -> None:
-    models = [{"served_model_name": "toy", "source": {"toy": True}, "replicas": 2, "max_model_len": 2048,
-               "cpu_kvcache_space": 1, "extra_args": ["--enforce-eager"], "max_num_seqs": 128}]  # fmt: skip
-    before = stack.started()
-    with Load(URL, stack.key, stack.ca_file, "toy", workers=4, tokens=16, pause=0.25) as load:
-        load.wait_for(10, seconds=60)
-        done = run_script("up", str(stack.changed(tmp_path, models=models)))
-        assert done.code == 0, done.err
-        load.wait_for(20, seconds=60)
-    print(f"\nboth replicas replaced under load:\n{load.table()}")
-    assert len(load.answers) >= 500
-    assert not load.failures("whole") + load.failures("stream"), load.table()
-    after = stack.started()
-    assert {name for name in before if before[name] != after[name]} == {"engine-toy-0", "engine-toy-1"}
-    _silenced_for_their_absence_alone(stack, ENGINES)
-
-
-def _silenced_for_their_absence_alone(stack: Stack, engines: tuple[str, ...]) -> None:
-    watched = Watched(PROJECT, stack.state, stack.client)
-    url = f"http://127.0.0.1:{watched.ports['alertmanager']}/api/v2/silences"
-    found = [each for each in requests.get(url, timeout=10).json() if each["comment"].endswith("replaced by make up")]
-    made = {frozenset((each["name"], each["value"]) for each in silence["matchers"]) for silence in found}
-    common = {("alertname", "|".join(silences.CAUSED)), ("host", watched.plan.host)}
-    assert made == {frozenset({*common, ("server", name)}) for name in engines}
-    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=silences.LINGER_SECONDS)
-    assert all(datetime.datetime.fromisoformat(silence["endsAt"]) <= soon for silence in found)
-
-
-def test_one_replica_is_not_replaced_without_a_word(stack: Stack, tmp_path: Path) -> None:
-    models = [{"served_model_name": "toy", "source": {"toy": True}, "replicas": 1, "max_model_len": 1024,
-               "cpu_kvcache_space": 1, "extra_args": ["--enforce-eager"]}]  # fmt: skip
-    before = stack.started()
-    done = run_script("up", str(stack.changed(tmp_path, models=models)))
-    assert (done.code, "ALLOW_DOWNTIME=1" in done.err) == (2, True), done.err
-    assert stack.started() == before
-
-
-def test_a_live_tree_that_was_deleted_is_made_again(stack: Stack) -> None:
-    before = stack.started()
-    shutil.rmtree(stack.state / "live")
-    assert stack.script("status").code == 2
-    done = stack.script("up")
-    assert done.code == 0, done.err
-    after = stack.started()
-    assert {name for name in before if after[name] == before[name]} == set(), "all of them held the deleted folder"
+    until(lambda: up() == wanted, 150)  # a part that an earlier test stopped is scraped within 15 s, probes within 60
 
 
 def test_an_engine_killed_under_load(stack: Stack) -> None:
-    victim = containers(stack.client, PROJECT)[ENGINES[0]]
+    victim = stack.part(ENGINES[0])
     restarts = victim.attrs["RestartCount"]
     kill_all = (
         "import os, signal\n"
@@ -313,8 +168,8 @@ def test_an_engine_killed_under_load(stack: Stack) -> None:
     assert not load.failures("whole"), load.table()
     assert len(load.failures("stream")) <= 4, load.table()  # 4 workers stream; only those in flight may break
     assert all(answer.began <= killed_at + 1 for answer in load.failures("stream")), load.table()
-    _until(lambda: condition(_fresh(stack, ENGINES[0])) == "healthy", 180)
-    assert _fresh(stack, ENGINES[0]).attrs["RestartCount"] > restarts
+    until(lambda: condition(stack.part(ENGINES[0])) == "healthy", 180)
+    assert stack.part(ENGINES[0]).attrs["RestartCount"] > restarts
     done = stack.script("smoke")
     assert done.code == 0, done.out
 
@@ -356,46 +211,6 @@ def test_two_ups_at_once_cannot_happen(stack: Stack) -> None:
     assert "another command" in done.err
 
 
-def test_a_failed_up_leaves_the_running_stack_as_it_was(stack: Stack, tmp_path: Path) -> None:
-    # vLLM's parser accepts the flags, and the engine of the added model cannot start
-    broken = tmp_path / "broken-model"
-    _copy_with_unknown_architecture(stack, broken)
-    models = yaml.safe_load(STACK_FILE.read_text())["models"]
-    models.append(models[0] | {"served_model_name": "broken", "source": {"path": str(broken)}, "replicas": 1})
-    before = stack.started()
-    done = run_script("up", str(stack.changed(tmp_path, models=models)))
-    assert done.code == 1
-    assert "engine-broken-0 ended 2 times while starting" in done.err
-    assert "NoSuchForCausalLM" in done.err, "the engine's own last words"
-    assert done.err.rstrip().endswith("The previous stack was put back and is running.")
-    assert stack.started() == before
-    assert stack.script("smoke").code == 0
-    assert stack.script("diff").out.startswith("No difference"), "the applied tree is the old one again"
-
-
-def test_images_that_cannot_be_had_leave_the_running_stack_as_it_was(stack: Stack, tmp_path: Path) -> None:
-    before = stack.started()
-    lock = (ROOT / LOCK).read_bytes()
-    archive = tmp_path / "images.tar"
-    names = built_references(ROOT, load_pins(ROOT), "cpu")
-    constructed = {
-        role: Archived(id=f"sha256:{number:064x}", name=name, digest=None, size=1)
-        for number, (role, name) in enumerate(names.items())
-    }
-    write(archive, ArchiveList(built=True, images=constructed), _saved(), lambda _: None)
-    archive.write_bytes(archive.read_bytes()[:-1024])
-    for images, code, message in (
-        ({"source": "registry", "mirror": "127.0.0.1:1/mirror"}, 1, "connection refused"),
-        ({"source": "archive", "archive": str(archive)}, 2, "Nothing was loaded"),
-        ({"source": "archive", "archive": str(tmp_path / "no.tar")}, 2, "copy it to this host"),
-    ):
-        done = run_script("up", str(stack.changed(tmp_path, images=images)))
-        assert (done.code, message in done.err) == (code, True), done.err
-    assert stack.started() == before
-    assert (ROOT / LOCK).read_bytes() == lock
-    assert stack.script("diff").out.startswith("No difference"), "the applied tree is the old one"
-
-
 def test_down_keeps_every_volume(stack: Stack) -> None:
     mine = {"label": f"com.docker.compose.project={PROJECT}"}
     volumes = {volume.name for volume in stack.client.volumes.list(filters=mine)}
@@ -406,32 +221,3 @@ def test_down_keeps_every_volume(stack: Stack) -> None:
     assert stack.key
     assert stack.script("down").out == "Nothing was running.\n"
     assert stack.script("smoke").code == 1
-
-
-def _saved() -> list[bytes]:
-    """What an engine streams when it saves nothing."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        tar.addfile(tarfile.TarInfo("manifest.json"))
-    return [buffer.getvalue()]
-
-
-def _copy_with_unknown_architecture(stack: Stack, target: Path) -> None:
-    shutil.copytree(stack.state.parents[1] / "models/toy-llama", target)
-    config = json.loads((target / "config.json").read_text())
-    (target / "config.json").write_text(json.dumps(config | {"architectures": ["NoSuchForCausalLM"]}))
-    for path in (target, *target.parents):
-        if path == Path("/tmp"):
-            break
-        path.chmod(0o755)  # the engine reads it as another user
-
-
-def _fresh(stack: Stack, service: str) -> Container:
-    return containers(stack.client, PROJECT)[service]
-
-
-def _until(true: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(1)

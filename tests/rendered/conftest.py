@@ -17,6 +17,7 @@ from stack.gateway_state import GatewayState
 from stack.images.choice import built_references
 from stack.images.pins import load_pins
 from stack.images.store import ensure
+from stack.locks import taking_turns
 from stack.secrets import engine_key
 from stack.secrets.copies import copies_of, hand_out
 from stacks import ROOT
@@ -41,7 +42,8 @@ class Programs:
 def programs() -> Iterator[Programs]:
     client = connect()
     references = built_references(ROOT, load_pins(ROOT), "cpu")
-    ensure(references, "build", ROOT, console.say, client)
+    with taking_turns(ROOT / ".state"):  # pytest's processes, where there are several
+        ensure(references, "build", ROOT, console.say, client)
     with TemporaryDirectory(prefix="vllm-onprem-rendered-") as folder:
         scratch = Path(folder)
         scratch.chmod(0o755)  # the programs run as users of their own

@@ -17,37 +17,29 @@ def argvs(programs: Programs) -> dict[tuple[str, ...], str]:
     return {engine.argv: name for name, plan in plans(programs.images, images_built=True) for engine in plan.engines}
 
 
-def test_vllms_parser_takes_every_planned_command_line(programs: Programs) -> None:
+def test_vllms_parser_takes_every_planned_command_line_and_refuses_what_is_wrong(programs: Programs) -> None:
     planned = argvs(programs)
-    found = refusals(programs.client, programs.images["vllm"], list(planned))
-    print(f"\n{len(planned)} command lines parsed by vLLM")
-    assert [f"{name}: {what}" for name, what in zip(planned.values(), found, strict=True) if what] == []
-
-
-def test_vllms_parser_refuses_what_is_wrong(programs: Programs) -> None:
-    argv = next(iter(argvs(programs)))
+    argv = next(iter(planned))
     wrong = [(*argv, "--no-such-flag"), (*argv, "--max-num-seqs", "many"), (*argv, "--dtype", "int3")]
-    assert all(refusals(programs.client, programs.images["vllm"], wrong))
+    found = refusals(programs.client, programs.images["vllm"], [*planned, *wrong])
+    print(f"\n{len(planned)} command lines parsed by vLLM")
+    told = [f"{name}: {what}" for name, what in zip(planned.values(), found[: len(planned)], strict=True) if what]
+    assert told == []
+    assert all(found[len(planned) :])
 
 
-def test_vllms_configuration_check_takes_the_command_lines_that_a_cpu_can_check(programs: Programs) -> None:
+def test_vllms_configuration_check_takes_what_a_cpu_can_check_and_sees_more_than_the_parser(programs: Programs) -> None:
     """Tensor parallelism and quantization want a GPU and quantized weights: those command lines stop at the parser."""
     model = programs.scratch / "toy"
     make_toy_model(model)
     every = list(argvs(programs))
     checkable = [argv for argv in every if "--quantization" not in argv and _tensor_parallel(argv) == 1]
-    found = refusals(programs.client, programs.images["vllm"], checkable, model)
-    print(f"\n{len(checkable)} of {len(every)} command lines taken through vLLM's engine configuration")
     assert checkable
+    odd = (*checkable[0], "--quantization", "no-such-method")
+    *found, wrong = refusals(programs.client, programs.images["vllm"], [*checkable, odd], model)
+    print(f"\n{len(checkable)} of {len(every)} command lines taken through vLLM's engine configuration")
     assert [what for what in found if what] == []
-
-
-def test_vllms_configuration_check_refuses_what_the_parser_cannot_see(programs: Programs) -> None:
-    model = programs.scratch / "toy"
-    make_toy_model(model)
-    argv = next(argv for argv in argvs(programs) if _tensor_parallel(argv) == 1)
-    odd = (*argv, "--quantization", "no-such-method")
-    assert all(refusals(programs.client, programs.images["vllm"], [odd], model))
+    assert wrong
 
 
 def test_the_vllm_that_was_asked_is_the_pinned_one(programs: Programs) -> None:
