@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -113,10 +115,11 @@ def stop_group(process: subprocess.Popen[Any], grace_s: float = 5.0) -> None:
     """End a process started in its own session, and its children; does nothing when it has ended."""
     if process.poll() is not None:
         return
-    for signal_number, wait_s in ((15, grace_s), (9, grace_s)):
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
         try:
-            subprocess.run(["kill", f"-{signal_number}", "--", f"-{process.pid}"], check=False, timeout=5)
-            process.wait(wait_s)
+            process.wait(grace_s)
         except subprocess.TimeoutExpired:
             continue
         return
