@@ -7,7 +7,7 @@ usage() {
 Usage: tests/integration/fresh_machine.sh [--release NAME] [--systemd] [--keep] [--rebuild] [--] [COMMAND]
 
 Makes a bare Debian 12 container in which a Docker engine of its own can run, copies the checkout into it
-(tracked and untracked files, none that git ignores), runs COMMAND there with bash and removes the container.
+(its files but those that git ignores, and git's own folder), runs COMMAND there with bash and removes the container.
 The exit code is the command's.
 
   COMMAND     default: what the README tells a newcomer, apt-get install -y make git && make up
@@ -113,7 +113,7 @@ start() {
   settings_files | sort --unique | tar --create --absolute-names --dereference --files-from - |
     docker exec --interactive "$name" tar --extract --absolute-names --no-same-owner
   docker exec "$name" mkdir "$PLACE"
-  git ls-files -z --cached --others --exclude-standard --deduplicate |
+  { git ls-files -z --cached --others --exclude-standard --deduplicate && printf '.git\0'; } |
     tar --create --null --files-from - --ignore-failed-read | docker exec --interactive "$name" tar --extract --directory "$PLACE"
 }
 
