@@ -12,9 +12,11 @@ import requests
 from docker.errors import DockerException
 
 from stack.errors import StackError
-from stack.plan.vllm_args import MODEL_MOUNT, SECRET_CONFIG
+from stack.plan.vllm_args import MODEL_MOUNT
 
-CHECKER = Path(__file__).with_name("vllm_check.py")
+# What of it runs is named as a module; it is mounted where nothing else is.
+IN_VLLM = Path(__file__).with_name("in_vllm")
+MOUNT = "/asked"
 TIMEOUT_SECONDS = 300
 RESULT = "RESULT "
 ENVIRONMENT = {
@@ -24,8 +26,6 @@ ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
 }
-# where a stand-in for the engine's secret is written
-TMPFS = {"/tmp": "exec,mode=1777", str(Path(SECRET_CONFIG).parent): "mode=1777"}
 
 
 def refusals(
@@ -38,26 +38,27 @@ def refusals(
     """
     volumes = {str(model_dir): {"bind": MODEL_MOUNT, "mode": "ro"}} if model_dir else {}
     arguments = [json.dumps([list(argv) for argv in argvs]), *(["--configure"] if model_dir else [])]
-    results: list[str | None] = ask_image(client, image, CHECKER, arguments, volumes)
+    results: list[str | None] = ask_image(client, image, "check", arguments, volumes)
     return results
 
 
 def ask_image(
     client: docker.DockerClient,
     image: str,
-    script: Path,
+    program: str,
     arguments: Sequence[str],
     volumes: Mapping[str, dict[str, str]] | None = None,
 ) -> Any:
-    """What a script prints behind RESULT in a container of an engine's image, without network or GPU.
+    """What a program of in_vllm/ prints behind RESULT in a container of an engine's image, without network or GPU.
 
     Raises StackError when it prints none.
     """
     try:
         container = client.containers.create(
-            image, entrypoint=["python3"], command=["/script.py", *arguments],
-            volumes={**(volumes or {}), str(script): {"bind": "/script.py", "mode": "ro"}}, environment=ENVIRONMENT,
-            user="2000:2000", network_mode="none", read_only=True, tmpfs=TMPFS,
+            image, entrypoint=["python3"], command=["-m", f"{IN_VLLM.name}.{program}", *arguments], working_dir=MOUNT,
+            volumes={**(volumes or {}), str(IN_VLLM): {"bind": f"{MOUNT}/{IN_VLLM.name}", "mode": "ro"}},
+            environment=ENVIRONMENT, user="2000:2000", network_mode="none", read_only=True,
+            tmpfs={"/tmp": "exec,mode=1777"},
             cap_drop=["ALL"], security_opt=["no-new-privileges:true"],
         )  # fmt: skip
         try:
@@ -73,7 +74,7 @@ def ask_image(
 
 
 def result_of(printed: str, said: str) -> Any:
-    """The result in what a script printed. Raises StackError with the last words of its stderr."""
+    """The result in what a program printed. Raises StackError with the last words of its stderr."""
     for line in printed.splitlines():
         if line.startswith(RESULT):
             return json.loads(line.removeprefix(RESULT))

