@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -124,8 +124,9 @@ class Bed:
         *,
         closed: bool = False,
         image: str | None = None,
+        volumes: Sequence[str] = (),
     ) -> Host:
-        """A server that is up: bare, or with the disk that `snapshot` kept."""
+        """A server that is up: bare, or with the disk that `snapshot` kept. volumes: more of them, as Docker wants."""
         fixture = json.loads(FIXTURE.read_text())
         hardware(fixture)
         container = self.client.containers.create(
@@ -139,7 +140,7 @@ class Bed:
             security_opt=["seccomp=unconfined", "apparmor=unconfined"],
             cgroupns="host",
             tmpfs={"/run": "", "/run/lock": ""},
-            volumes=["/var/lib/docker", "/sys/fs/cgroup:/sys/fs/cgroup:rw"],
+            volumes=["/var/lib/docker", "/sys/fs/cgroup:/sys/fs/cgroup:rw", *volumes],
             restart_policy={"Name": "always"},  # a reboot ends PID 1
         )
         host = Host(container)
