@@ -187,8 +187,9 @@ def test_a_users_own_daemon_json_is_kept(fresh: Fresh, run_play: Play) -> None:
 def test_docker_is_not_restarted_under_a_container_with_gpus(provisioned: Fresh, run_play: Play) -> None:
     host = provisioned()
     # Any root file system will do: the container only has to run, and to have been given the GPUs.
-    host.sh("tar -C / -c bin lib lib64 usr/bin usr/lib/x86_64-linux-gnu | docker import - own >/dev/null")
+    host.sh("tar -C / -c bin lib lib64 usr/bin usr/lib64 usr/lib/x86_64-linux-gnu | docker import - own >/dev/null")
     host.sh("docker run --detach --name engine --device /dev/null:/dev/nvidia0 --runtime nvidia own sleep infinity")
+    assert host.sh("sleep 1; docker inspect --format {{.State.Running}} engine").strip() == "true"
     pid = host.read("/run/docker.pid")
     run = run_play("provision.yml", host, docker_daemon_options={"live-restore": True, "max-concurrent-downloads": 2})
     assert run.code == 0, run.failures()
@@ -197,7 +198,7 @@ def test_docker_is_not_restarted_under_a_container_with_gpus(provisioned: Fresh,
     told = {"live-restore": True, "max-concurrent-downloads": 2}
     assert run_play("provision.yml", host, docker_daemon_options=told, docker_restart="always").code == 0
     assert host.read("/run/docker.pid") != pid
-    assert host.sh("docker inspect --format {{.State.Running}} engine").strip() == "true"  # live-restore
+    assert host.sh("sleep 1; docker inspect --format {{.State.Running}} engine").strip() == "true"  # live-restore
 
 
 def test_dcgm_3_is_refused_and_not_swapped(fresh: Fresh, run_play: Play, bed: Bed) -> None:
@@ -288,6 +289,7 @@ def test_unattended_upgrades_move_the_driver_unless_it_is_held(provisioned: Fres
 
 def test_what_is_undone_by_hand_is_repaired(provisioned: Fresh, run_play: Play) -> None:
     host = provisioned()
+    assert run_play("provision.yml", host).code == 0  # what a boot forgets of a host that was kept as an image
     cases = undone()
     wanted = {case["what"]: host.sh(case["ask"]) for case in cases}
     for case in cases:

@@ -78,16 +78,16 @@ def test_the_second_run_changes_nothing_and_takes_few_steps(host: Host, run_play
 
 def test_the_hosts_own_checks_pass(host: Host, bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("own")
-    # testinfra knows this connection; any other it would ask through a process of Ansible's for each question
-    connection = {"ansible_connection": "community.docker.docker"}
-    inventory = Inventory(folder, f"{bed.web}/full").write([host], LOCK, connection)
+    inventory = Inventory(folder, f"{bed.web}/full").write([host], LOCK, {})
     done = subprocess.run(
         [
             sys.executable,
             "-m",
             "pytest",
             "tests/hosts",
-            *("--ignore=tests/hosts/test_stack.py", "--ignore=tests/hosts/test_fleet_host.py"),  # nothing is deployed here
+            # nothing is deployed here
+            "--ignore=tests/hosts/test_stack.py",
+            "--ignore=tests/hosts/test_fleet_host.py",
             "--hosts=ansible://gpu_nodes",
             f"--ansible-inventory={inventory}",
         ],

@@ -71,7 +71,7 @@ class Inventory:
         lock_file = self.folder / "lock.yml"
         lock_file.write_text(yaml.safe_dump({"provision_lock": dict(lock), "provision_branches": branches}))
         values = {
-            "ansible_connection": "community.docker.docker_api",
+            "ansible_connection": "community.docker.docker",
             "ansible_user": "root",
             "ansible_python_interpreter": "/usr/bin/python3",
             "provision_lock_file": str(lock_file),
