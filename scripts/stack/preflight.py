@@ -30,7 +30,7 @@ def check(inputs: Inputs, plan: Plan, client: docker.DockerClient) -> None:
     """Ports free, disk space, cores as many as asked for, GPUs usable by containers. Raises InputError."""
     running = containers(client, plan.project)
     problems = [*_name(inputs, running), *_ports(plan, running), *kernels_ports(plan), *_disk(inputs)]
-    problems += [*_cores(inputs, client), *_gpus(plan, running, client)]
+    problems += [*_cores(inputs, plan, client), *_gpus(plan, running, client)]
     if problems:
         raise InputError(inputs.shown, problems)
 
@@ -85,11 +85,12 @@ def _disk(inputs: Inputs) -> Iterator[Problem]:
         yield Problem("paths.state", f"{folder} has {free:.1f} GiB free, {FREE_DISK_GIB} GiB are needed")
 
 
-def _cores(inputs: Inputs, client: docker.DockerClient) -> Iterator[Problem]:
-    """Docker starts no container that may use more than there are."""
-    limits = [model.cpu_limit for model in inputs.config.models]
-    here = client.info()["NCPU"] if any(limits) else 0
-    for place, limit in enumerate(limits):
+def _cores(inputs: Inputs, plan: Plan, client: docker.DockerClient) -> Iterator[Problem]:
+    """Docker starts no container that may use more than there are. Of a fleet's models those count that run here."""
+    limits = {engine.served_model_name: engine.cpu_limit for engine in plan.engines if engine.cpu_limit is not None}
+    here = client.info()["NCPU"] if limits else 0
+    for place, model in enumerate(inputs.config.models):
+        limit = limits.get(model.served_model_name)
         if limit is not None and limit > here:
             what = f"{limit:g} cores for an engine, and Docker has {here} here; set a lower one, or leave it out"
             yield Problem(f"models[{place}].cpu_limit", what)

@@ -117,6 +117,12 @@ def test_an_engine_gets_no_more_cores_than_docker_has(inputs: Callable[..., Inpu
     assert problems(inputs(model=", cpu_limit: 2.5"), info={"NCPU": 2}) == ["models[0].cpu_limit"]
 
 
+def test_cores_are_those_of_the_hosts_own_engines(inputs: Callable[..., Inputs]) -> None:
+    found = inputs(model=", cpu_limit: 4")
+    gateway = replace(found.plans()[0], engines=())
+    preflight.check(found, gateway, fake_docker.engine(info={"NCPU": 2}))
+
+
 def test_a_host_of_a_fleet_is_not_brought_up_as_if_it_were_alone(inputs: Callable[..., Inputs]) -> None:
     found = inputs(ports="\n")
     hosts = (given.host("front", 1, roles=["gateway", "observability"]), given.host("gpu", 2, roles=["engines"]))
