@@ -15,10 +15,9 @@ import requests
 from docker.models.containers import Container
 from docker.models.images import Image
 
-from integration.conftest import PROJECT, URL, Stack
-from stack.docker_host import PROJECT_LABEL, SERVICE_LABEL, address, condition
+from integration.conftest import ENGINES, PROJECT, URL, Stack
+from stack.docker_host import address, condition
 
-ENGINES = ("engine-toy-0", "engine-toy-1")
 ENGINE_START = 600  # seconds a CPU engine may take to start beside other work: nothing here asserts a speed
 STUB = Path(__file__).with_name("stub_engine.py")
 
@@ -32,16 +31,9 @@ def ask(stack: Stack, tokens: int = 2, timeout: float = 30.0) -> requests.Respon
     )  # fmt: skip
 
 
-def part(stack: Stack, service: str) -> Container:
-    """The container of a service as it is now. Asked for alone: all of them take seconds on a loaded machine."""
-    labels = [f"{PROJECT_LABEL}={PROJECT}", f"{SERVICE_LABEL}={service}"]
-    (found,) = stack.client.containers.list(all=True, filters={"label": labels})
-    return found
-
-
 def haproxy(stack: Stack, metric: str, server: str, service: str = "haproxy") -> float:
     """What one HAProxy counts for a replica; metric with the labels that matter, such as `x{state="UP"}`."""
-    text = requests.get(f"http://{address(part(stack, service), 'inner')}:8405/metrics", timeout=5).text
+    text = requests.get(f"http://{address(stack.part(service), 'inner')}:8405/metrics", timeout=5).text
     name, _, labels = metric.partition("{")
     lines = [line for line in text.splitlines() if line.startswith(f"{name}{{") and f'server="{server}"' in line]
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if labels.rstrip("}") in line)
@@ -85,13 +77,13 @@ def all_serve(stack: Stack) -> None:
 
 def healthy(stack: Stack, engine: str) -> bool:
     """What Docker says of an engine."""
-    return condition(part(stack, engine)) == "healthy"
+    return condition(stack.part(engine)) == "healthy"
 
 
 @contextmanager
 def engines_stopped(stack: Stack) -> Iterator[None]:
     """Room for stand-ins under the engines' names."""
-    real = [part(stack, name) for name in ENGINES]
+    real = [stack.part(name) for name in ENGINES]
     try:
         for engine in real:
             engine.stop(timeout=20)
@@ -113,7 +105,7 @@ def stubs(stack: Stack, first: str, second: str) -> Iterator[tuple[Container, Co
         until(lambda name=name: not in_pool(stack, name), time.monotonic(), 60, f"{name} gone")  # type: ignore[misc]
     try:
         for name, mode in zip(ENGINES, (first, second), strict=True):
-            started.append(_stub(stack, part(stack, name), name, mode))
+            started.append(_stub(stack, stack.part(name), name, mode))
         began = time.monotonic()
         for name in ENGINES:
             until(partial(in_pool, stack, name), began, 60, f"stub {name} in the pool")

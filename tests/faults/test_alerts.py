@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from faults.running import ENGINES, all_serve, ask, hit, part, until
-from integration.conftest import PROJECT, Stack
+from faults.running import all_serve, ask, hit, until
+from integration.conftest import ENGINES, PROJECT, Stack
 from stack.reload import reload
 from watching import Watched
 
@@ -27,7 +27,7 @@ def watched(stack: Stack) -> Iterator[Watched]:
 
 
 def test_a_part_that_is_gone(stack: Stack, watched: Watched) -> None:
-    standby = part(stack, "haproxy-standby")
+    standby = stack.part("haproxy-standby")
     standby.stop(timeout=5)
     try:
         watched.until("TargetDown", True, SCRAPED, job="haproxy")
@@ -51,7 +51,7 @@ def test_a_configuration_that_is_refused(stack: Stack, watched: Watched) -> None
     path = watched.live / "prometheus/prometheus.yml"
     whole = path.read_bytes()
     path.write_bytes(whole + b"\nno_such_key: 1\n")
-    part(stack, "prometheus").exec_run(["sh", "-c", "kill -HUP 1"])
+    stack.part("prometheus").exec_run(["sh", "-c", "kill -HUP 1"])
     try:
         watched.until("ConfigReloadFailed", True, SCRAPED, job="prometheus")
     finally:
@@ -88,24 +88,24 @@ def test_a_replica_that_stays_drained(stack: Stack, watched: Watched) -> None:
 
 def test_a_replica_that_hangs(stack: Stack, watched: Watched) -> None:
     watched.until("ReplicaOutOfPool", False, SCRAPED)  # of a stack that has just come up the last scrape may be older
-    hit(part(stack, VICTIM), signal.SIGSTOP)
+    hit(stack.part(VICTIM), signal.SIGSTOP)
     try:
         watched.until("ReplicaOutOfPool", True, SCRAPED, server=VICTIM)
         assert not watched.firing("ReplicaOutOfPool", server=OTHER)
     finally:
-        hit(part(stack, VICTIM), signal.SIGCONT)
+        hit(stack.part(VICTIM), signal.SIGCONT)
     watched.until("ReplicaOutOfPool", False, SCRAPED, server=VICTIM)
 
 
 def test_a_replica_that_stops_and_then_all_of_them(stack: Stack, watched: Watched) -> None:
     """Docker's DNS forgets a stopped container, so HAProxy counts its replica as MAINT and not as DOWN."""
-    part(stack, VICTIM).stop(timeout=20)
+    stack.part(VICTIM).stop(timeout=20)
     try:
         for alert, limit in (("EngineDown", SCRAPED), ("ReplicaProbeFailing", PROBED)):
             watched.until(alert, True, limit, server=VICTIM)
             assert not watched.firing(alert, server=OTHER)
         assert not watched.firing("ModelWithoutReplicas")
-        part(stack, OTHER).stop(timeout=20)
+        stack.part(OTHER).stop(timeout=20)
         watched.until("ModelWithoutReplicas", True, SCRAPED)
         deadline = time.monotonic() + 40
         while time.monotonic() < deadline:
@@ -118,7 +118,7 @@ def test_a_replica_that_stops_and_then_all_of_them(stack: Stack, watched: Watche
         assert left["remaining"] < 0
     finally:
         for engine in ENGINES:
-            part(stack, engine).start()
+            stack.part(engine).start()
     all_serve(stack)
     for alert in (
         "EngineDown",

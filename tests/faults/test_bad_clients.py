@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from faults.running import ENGINES, asked, engines_stopped, haproxy, in_pool, stubs
-from integration.conftest import URL, Stack
+from faults.running import asked, engines_stopped, haproxy, in_pool, stubs
+from integration.conftest import ENGINES, URL, Stack
 from integration.load import Load
 
 LONG_SECONDS = float(os.environ.get("LONG_SECONDS", "600"))

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from faults.running import ENGINES, asked, ended, engines_stopped, in_pool, stubs, until
-from integration.conftest import STACK_FILE, URL, Stack
+from faults.running import asked, ended, engines_stopped, in_pool, stubs, until
+from integration.conftest import ENGINES, STACK_FILE, URL, Stack
 from integration.load import Load
 
 VICTIM = ENGINES[0]

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from faults.running import ENGINES, all_serve, ask, hit, in_pool, part, until
-from integration.conftest import PROJECT, URL, Stack
+from faults.running import all_serve, ask, hit, in_pool, until
+from integration.conftest import ENGINES, PROJECT, URL, Stack
 from integration.load import Load
 from stack.observe.slo import objectives
 from watching import Watched
@@ -42,7 +42,7 @@ def test_streams_of_an_engine_that_is(stack: Stack, watched: Watched, how: signa
     with Load(URL, stack.key, stack.ca_file, "toy", workers=8, tokens=96, pause=0.05) as load:
         load.wait_for(40, seconds=120)
         at = time.monotonic()
-        hit(part(stack, VICTIM), how)
+        hit(stack.part(VICTIM), how)
         until(lambda: not in_pool(stack, VICTIM), at, 60, "out of the pool")
         load.wait_for(20, seconds=60)
     broken = len(load.failures("stream"))
@@ -56,7 +56,7 @@ def test_streams_of_an_engine_that_is(stack: Stack, watched: Watched, how: signa
     # a request that was in flight with them and was sent again may be counted too
     assert counted <= broken + 4
     if how is signal.SIGSTOP:
-        hit(part(stack, VICTIM), signal.SIGCONT)
+        hit(stack.part(VICTIM), signal.SIGCONT)
     all_serve(stack)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from faults.running import ENGINE_START, ENGINES, all_serve, ask, haproxy, healthy, hit, in_pool, part, until
-from integration.conftest import URL, Stack, run_script
+from faults.running import ENGINE_START, all_serve, ask, haproxy, healthy, hit, in_pool, until
+from integration.conftest import ENGINES, URL, Stack, run_script
 from integration.load import Load, only_streams_in_flight_broke
 
 VICTIM, OTHER = ENGINES
@@ -33,7 +33,7 @@ def load_across(stack: Stack, what: str) -> Iterator[Load]:
 
 def started(stack: Stack) -> str:
     """When the victim's container was started last."""
-    return str(part(stack, VICTIM).attrs["State"]["StartedAt"])
+    return str(stack.part(VICTIM).attrs["State"]["StartedAt"])
 
 
 def comes_back(stack: Stack, at: float, old: str) -> None:
@@ -46,7 +46,7 @@ def comes_back(stack: Stack, at: float, old: str) -> None:
 def test_an_engine_killed(stack: Stack) -> None:
     with load_across(stack, "kill -9 of one of two engines") as load:
         old = started(stack)
-        hit(part(stack, VICTIM), signal.SIGKILL)
+        hit(stack.part(VICTIM), signal.SIGKILL)
         at = time.monotonic()  # the last of its processes is gone
         comes_back(stack, at, old)
     only_streams_in_flight_broke(load, at)
@@ -56,7 +56,7 @@ def test_the_core_of_an_engine_killed(stack: Stack) -> None:
     """As after an error of CUDA: the API server lives on for a moment, and answers 500."""
     with load_across(stack, "kill -9 of one engine's EngineCore") as load:
         at, old = time.monotonic(), started(stack)
-        done = part(stack, VICTIM).exec_run(["python3", "-c", KILL_CORE])
+        done = stack.part(VICTIM).exec_run(["python3", "-c", KILL_CORE])
         assert done.exit_code == 0
         comes_back(stack, at, old)
     only_streams_in_flight_broke(load, at + 5)
@@ -72,7 +72,7 @@ pids = [int(path.parent.name) for path in pathlib.Path("/proc").glob("[0-9]*/cmd
 def test_an_engine_that_hangs(stack: Stack) -> None:
     with load_across(stack, "SIGSTOP of one of two engines for 45 s") as load:
         at = time.monotonic()
-        hit(part(stack, VICTIM), signal.SIGSTOP)
+        hit(stack.part(VICTIM), signal.SIGSTOP)
         try:
             until(lambda: not in_pool(stack, VICTIM), at, 30, "out of the pool")
             time.sleep(max(0.0, at + 30 - time.monotonic()))
@@ -81,7 +81,7 @@ def test_an_engine_that_hangs(stack: Stack) -> None:
             time.sleep(max(0.0, at + 45 - time.monotonic()))
             assert haproxy(stack, "haproxy_server_sessions_total", VICTIM) == given, "nothing after 30 s"
         finally:
-            hit(part(stack, VICTIM), signal.SIGCONT)
+            hit(stack.part(VICTIM), signal.SIGCONT)
         recovered = time.monotonic()
         until(lambda: in_pool(stack, VICTIM), recovered, 20, "its traffic back")
         weight = haproxy(stack, "haproxy_server_weight", VICTIM)
@@ -95,7 +95,7 @@ def test_an_engine_that_hangs(stack: Stack) -> None:
 def test_an_engine_told_to_stop(stack: Stack) -> None:
     with load_across(stack, "SIGTERM of one of two engines") as load:
         old = started(stack)
-        hit(part(stack, VICTIM), signal.SIGTERM, server_only=True)
+        hit(stack.part(VICTIM), signal.SIGTERM, server_only=True)
         at = time.monotonic()
         comes_back(stack, at, old)
     only_streams_in_flight_broke(load, at)
@@ -108,10 +108,10 @@ def test_a_balancer_killed(stack: Stack, service: str) -> None:
     assert stack.script("drain", VICTIM, "--undo").code == 0
     all_serve(stack)
     with load_across(stack, f"kill -9 of {service}") as load:
-        old = int(part(stack, service).attrs["State"]["Pid"])
+        old = int(stack.part(service).attrs["State"]["Pid"])
         os.kill(old, signal.SIGKILL)
         at = time.monotonic()
-        until(lambda: int(part(stack, service).attrs["State"]["Pid"]) not in (0, old), at, 5, "another process")
+        until(lambda: int(stack.part(service).attrs["State"]["Pid"]) not in (0, old), at, 5, "another process")
         until(lambda: _answers(stack, service), at, 5, "back")
     only_streams_in_flight_broke(load, at)
 
@@ -135,7 +135,7 @@ def test_gateway_parts_reloaded_three_times(stack: Stack, tmp_path: Path) -> Non
 
 
 def test_no_engine_at_all(stack: Stack) -> None:
-    engines = [part(stack, name) for name in ENGINES]
+    engines = [stack.part(name) for name in ENGINES]
     for engine in engines:
         hit(engine, signal.SIGSTOP)
     at = time.monotonic()

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from faults.running import part, processes
+from faults.running import processes
 from integration.conftest import STACK_FILE, URL, Stack, run_script
 from integration.load import Answer, Load
 
@@ -50,7 +50,7 @@ def refusals(stack: Stack, since: float) -> list[dict[str, Any]]:
 
     Not by nginx's own total: a client of 48 threads on a machine that is full sends the body seconds after the head.
     """
-    log = part(stack, "nginx").logs(since=since).decode()
+    log = stack.part("nginx").logs(since=since).decode()
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     return sorted((line for line in lines if line["status"] in (429, 503)), key=gateway_seconds)
 
@@ -161,5 +161,5 @@ def _connect(context: ssl.SSLContext) -> ssl.SSLSocket:
 
 def _memory(stack: Stack, service: str) -> int:
     """Bytes that its processes hold. Docker's own statistics are empty where its cgroups are within others."""
-    held = [Path(f"/proc/{pid}/statm").read_text().split()[1] for pid, _ in processes(part(stack, service))]
+    held = [Path(f"/proc/{pid}/statm").read_text().split()[1] for pid, _ in processes(stack.part(service))]
     return sum(map(int, held)) * resource.getpagesize()

@@ -14,8 +14,8 @@ from typing import cast
 import requests
 import yaml
 
-from faults.running import ENGINES, in_pool, part, until
-from integration.conftest import STACK_FILE, URL, Stack
+from faults.running import in_pool, until
+from integration.conftest import ENGINES, STACK_FILE, URL, Stack
 from integration.load import Load
 from stack.docker_host import address, condition
 
@@ -55,22 +55,22 @@ def folders(stack: Stack, engine: str) -> list[Path]:
 
 def test_a_wedged_engine_is_killed_with_its_evidence_saved_and_serves_again(stack: Stack) -> None:
     victim, other = ENGINES
-    restarts, kills = part(stack, victim).attrs["RestartCount"], counted(stack, victim)
-    others = part(stack, other).attrs["RestartCount"]
+    restarts, kills = stack.part(victim).attrs["RestartCount"], counted(stack, victim)
+    others = stack.part(other).attrs["RestartCount"]
     until(lambda: ask_prometheus(f'{KILLS}{{engine="{victim}"}}') == [kills], time.monotonic(), 60, "counted from 0")
     saved = folders(stack, victim)
     with Load(URL, stack.key, stack.ca_file, "toy", workers=4, tokens=32) as load:
         load.wait_for(20, 60)
-        done = part(stack, victim).exec_run(["python3", "-c", FREEZE])
+        done = stack.part(victim).exec_run(["python3", "-c", FREEZE])
         began = time.monotonic()
         assert done.exit_code == 0
         frozen = cast(bytes, done.output).decode().split()
         assert frozen
-        host = address(part(stack, victim), "engines")
+        host = address(stack.part(victim), "engines")
         assert requests.get(f"http://{host}:8000/health", timeout=5).status_code == 200  # it lies
-        until(lambda: part(stack, victim).attrs["RestartCount"] > restarts, began, 60, "killed")
+        until(lambda: stack.part(victim).attrs["RestartCount"] > restarts, began, 60, "killed")
         until(lambda: not in_pool(stack, victim), began, 60, "out of the pool")
-        until(lambda: condition(part(stack, victim)) == "healthy", began, 300, "healthy")
+        until(lambda: condition(stack.part(victim)) == "healthy", began, 300, "healthy")
         until(lambda: in_pool(stack, victim), began, 330, "in the pool")
     print("\n" + load.table())
 
@@ -86,9 +86,9 @@ def test_a_wedged_engine_is_killed_with_its_evidence_saved_and_serves_again(stac
 
     assert counted(stack, victim) == kills + 1
     assert counted(stack, other) == 0
-    assert part(stack, other).attrs["RestartCount"] == others
+    assert stack.part(other).attrs["RestartCount"] == others
     answer = requests.post(
-        f"http://{address(part(stack, victim), 'engines')}:8000/v1/completions",
+        f"http://{address(stack.part(victim), 'engines')}:8000/v1/completions",
         json={"model": "toy", "prompt": "1", "max_tokens": 8, "ignore_eos": True}, timeout=60,
         headers={"Authorization": f"Bearer {stack.engine_key}"},
     )  # fmt: skip
@@ -100,7 +100,7 @@ def test_a_wedged_engine_is_killed_with_its_evidence_saved_and_serves_again(stac
 
 
 def test_an_engine_under_saturating_load_is_never_killed(stack: Stack) -> None:
-    before = {name: (part(stack, name).attrs["State"]["StartedAt"], counted(stack, name)) for name in ENGINES}
+    before = {name: (stack.part(name).attrs["State"]["StartedAt"], counted(stack, name)) for name in ENGINES}
     seen: dict[str, set[str]] = {name: set() for name in ENGINES}
     deadline = time.monotonic() + FAULT_SECONDS
     with (
@@ -109,10 +109,10 @@ def test_an_engine_under_saturating_load_is_never_killed(stack: Stack) -> None:
     ):
         while time.monotonic() < deadline:
             for name in ENGINES:
-                seen[name].add(condition(part(stack, name)))
+                seen[name].add(condition(stack.part(name)))
             time.sleep(2)
     print(f"\n{FAULT_SECONDS:.0f} s\n{load.table()}\nprefills of 2000 tokens:\n{prefills.table()}")
     assert seen == {name: {"healthy"} for name in ENGINES}
-    after = {name: (part(stack, name).attrs["State"]["StartedAt"], counted(stack, name)) for name in ENGINES}
+    after = {name: (stack.part(name).attrs["State"]["StartedAt"], counted(stack, name)) for name in ENGINES}
     assert after == before
     assert min(len(load.answers), len(prefills.answers)) > FAULT_SECONDS / 10

@@ -17,7 +17,7 @@ import requests
 import yaml
 from docker.models.containers import Container
 
-from stack.docker_host import connect, containers, started
+from stack.docker_host import PROJECT_LABEL, SERVICE_LABEL, connect, containers, started
 from stack.secrets import engine_key
 from stack_removal import remove_stack
 
@@ -71,8 +71,10 @@ class Stack:
         return started(containers(self.client, PROJECT))
 
     def part(self, service: str) -> Container:
-        """The container of a service, as it is now."""
-        return containers(self.client, PROJECT)[service]
+        """The container of a service, as it is now. Asked for alone: all of them take seconds on a loaded machine."""
+        labels = [f"{PROJECT_LABEL}={PROJECT}", f"{SERVICE_LABEL}={service}"]
+        (found,) = self.client.containers.list(all=True, filters={"label": labels})
+        return found
 
     def post(self, path: str, body: Any, key: str | None = None, *, stream: bool = False) -> requests.Response:
         """One request, never retried; key: another Authorization than the stack's own, empty for none."""

@@ -15,13 +15,12 @@ import yaml
 from deploy.bed import STACK, STATE, StackHost
 from deploy.bundle import bundle
 from provision.bed.hosts import Bed, Host
-from provision.bed.playbooks import ROOT, Run
+from provision.bed.playbooks import NEW, NEXT, OLD, ROOT, Run, driver
 from provision.bed.repository import Repositories
 from provision.conftest import Play
 from stack.models.toy import make_toy_model
 from unit.hub_standin import PINNED
 
-OLD, NEW, NEXT = "580.159.03", "580.178.04", "595.91.07"
 MIRROR = "/srv/vllm-onprem-mirror"
 HUB_PORT = 8099
 # The stand-in for the hub, in the one host that has a way out.
@@ -98,10 +97,6 @@ def stack(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Variables:
         }
 
     return variables
-
-
-def driver(version: str) -> dict[str, Any]:
-    return {"driver": {"version": version, "modules": "open"}}
 
 
 def good(run: Run) -> Run:

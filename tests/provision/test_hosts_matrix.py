@@ -13,16 +13,12 @@ import pytest
 
 from provision.bed.hosts import Bed, Hardware, Host
 from provision.bed.packages import KERNEL
+from provision.bed.playbooks import NEW, NEXT, OLD, driver
 from provision.bed.repository import Repositories
 from provision.conftest import Play
 from provision.undone import undone
 
 Fresh = Callable[..., Host]
-NEW, OLD, NEXT = "580.178.04", "580.159.03", "595.91.07"
-
-
-def driver(version: str, modules: str = "open") -> dict[str, Any]:
-    return {"driver": {"version": version, "modules": modules}}
 
 
 def untouched(host: Host, before: str) -> bool:

@@ -21,7 +21,7 @@ class RefusedError(Exception):
 
 def make_parser() -> Any:
     """The parser of `vllm serve`; it raises RefusedError where it would end the program."""
-    parser = _cli().make_arg_parser(first_module("vllm.utils.argparse_utils", "vllm.utils").FlexibleArgumentParser())
+    parser = _cli().make_arg_parser(_first_module("vllm.utils.argparse_utils", "vllm.utils").FlexibleArgumentParser())
     parser.error = _refuse
     return parser
 
@@ -30,11 +30,12 @@ def refusals(
     parser: Any, argvs: Sequence[Sequence[str]], then: Callable[[Any], object] = lambda arguments: None
 ) -> list[str | None]:
     """What is said against each argv, by the parser and by what is done with its arguments then; None for nothing."""
+    validate = _cli().validate_parsed_serve_args
     with _stand_in() as config:
-        return [_refusal(parser, list(argv), config, then) for argv in argvs]
+        return [_refusal(parser, validate, list(argv), config, then) for argv in argvs]
 
 
-def first_module(*names: str) -> Any:
+def _first_module(*names: str) -> Any:
     """Modules moved between versions: the first that is there."""
     for name in names:
         try:
@@ -46,7 +47,7 @@ def first_module(*names: str) -> Any:
 
 
 def _cli() -> Any:
-    return first_module("vllm.entrypoints.launchers.cli_args", "vllm.entrypoints.openai.cli_args")
+    return _first_module("vllm.entrypoints.launchers.cli_args", "vllm.entrypoints.openai.cli_args")
 
 
 def _refuse(message: str) -> NoReturn:
@@ -62,13 +63,13 @@ def _stand_in() -> Iterator[str]:
         yield config.name
 
 
-def _refusal(parser: Any, argv: list[str], config: str, then: Callable[[Any], object]) -> str | None:
+def _refusal(parser: Any, validate: Any, argv: list[str], config: str, then: Callable[[Any], object]) -> str | None:
     with_key = "--config" in argv
     if with_key:
         argv[argv.index("--config") + 1] = config
     try:
         arguments = parser.parse_args(argv)
-        _cli().validate_parsed_serve_args(arguments)
+        validate(arguments)
         if with_key and arguments.api_key != [KEY]:
             return "this vLLM does not take its API key from --config: the engine would ask for none"
         then(arguments)

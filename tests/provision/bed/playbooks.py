@@ -17,15 +17,22 @@ from provision.bed.hosts import Host
 
 ROOT = Path(__file__).resolve().parents[3]
 ANSIBLE = ROOT / "ansible"
+# Versions of the driver that the repositories have.
+OLD, NEW, NEXT = "580.159.03", "580.178.04", "595.91.07"
 # The engine is Debian's real one (20.10): Docker's own packages are not to be had, so neither is CDI by default.
 LOCK: dict[str, Any] = {
-    "driver": {"version": "580.178.04", "modules": "open"},
+    "driver": {"version": NEW, "modules": "open"},
     "container_toolkit": "1.20.0",
     "dcgm": "4.6.1",
     "docker": None,
     "containerd": None,
     "engine_cuda": 13,
 }
+
+
+def driver(version: str, modules: str = "open") -> dict[str, Any]:
+    """The part of a lock that names the driver."""
+    return {"driver": {"version": version, "modules": modules}}
 
 
 @dataclass(frozen=True)
