@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.bed import STACK, STATE, Controller, Servers, StackHost
+from provision.bed.playbooks import good
 
 ENGINES = ["engine-toy-0", "engine-toy-1"]
 KEY = "sk-from-a-vault-0123456789"
@@ -17,8 +18,7 @@ KEY = "sk-from-a-vault-0123456789"
 @pytest.fixture(scope="module")
 def host(servers: Servers, controller: Controller) -> Iterator[StackHost]:
     made = servers.host("main")
-    run = controller.play("docker.yml", made)
-    assert run.code == 0, run.failures() + run.text
+    good(controller.play("docker.yml", made))
     yield made
     servers.remove(made)
 
@@ -42,16 +42,14 @@ def test_check_mode_on_a_host_without_a_stack_shows_files_and_changes_nothing(
     host: StackHost, controller: Controller
 ) -> None:
     before = everything(host)
-    run = controller.play("deploy.yml", host, "--check", "--diff")
-    assert run.code == 0, run.failures() + run.text
+    run = good(controller.play("deploy.yml", host, "--check", "--diff"))
     differences = [str(result.get("diff", "")) + str(result.get("results", "")) for _, _, result in run.tasks]
     assert any("--enforce-eager" in text for text in differences)
     assert everything(host) == before
 
 
 def test_a_host_with_docker_gets_a_stack_that_serves(host: StackHost, controller: Controller) -> None:
-    run = controller.play("deploy.yml", host, stack_api_keys={"default": KEY})
-    assert run.code == 0, run.failures() + run.text
+    run = good(controller.play("deploy.yml", host, stack_api_keys={"default": KEY}))
     print(f"first deploy: {run.seconds:.0f} s, n=1")
     assert set(ENGINES) <= host.containers().keys()
     assert host.key() == KEY
@@ -61,8 +59,7 @@ def test_a_host_with_docker_gets_a_stack_that_serves(host: StackHost, controller
 
 def test_the_second_run_changes_and_restarts_nothing(host: StackHost, controller: Controller) -> None:
     before = host.containers()
-    run = controller.play("deploy.yml", host, stack_api_keys={"default": KEY})
-    assert run.code == 0, run.failures() + run.text
+    run = good(controller.play("deploy.yml", host, stack_api_keys={"default": KEY}))
     print(f"second deploy: {run.seconds:.0f} s, n=1")
     assert run.changed() == []
     assert host.restarted(before) == []
@@ -72,8 +69,7 @@ def test_a_changed_flag_replaces_engines_one_after_the_other_and_no_request_fail
     host: StackHost, controller: Controller, tmp_path: Path
 ) -> None:
     before = host.containers()
-    looked = controller.play("deploy.yml", host, "--check", "--diff", stack=flags("--seed", "7"))
-    assert looked.code == 0, looked.failures() + looked.text
+    looked = good(controller.play("deploy.yml", host, "--check", "--diff", stack=flags("--seed", "7")))
     assert host.restarted(before) == []
     told = next(
         result["msg"] for _, name, result in looked.tasks if name.endswith("create, recreate, reload or remove")
@@ -84,7 +80,7 @@ def test_a_changed_flag_replaces_engines_one_after_the_other_and_no_request_fail
         run = controller.play("deploy.yml", host, stack=flags("--seed", "7"))
         load.wait_for(20, 60)
     print(f"changed flag: {run.seconds:.0f} s\n{load.table()}")
-    assert run.code == 0, run.failures() + run.text
+    good(run)
     assert host.restarted(before) == ENGINES
     assert load.failures("whole") + load.failures("stream") == []
 
@@ -94,8 +90,7 @@ def test_a_changed_alert_rule_reloads_prometheus_alone(host: StackHost, controll
     rules = tmp_path / "ours.yaml"
     rules.write_text("groups: [{name: ours, rules: [{alert: Ours, expr: vector(1) > 2}]}]\n")
     changed = {**flags("--seed", "7"), "observability": {"rules": [str(rules)]}}
-    run = controller.play("deploy.yml", host, stack=changed)
-    assert run.code == 0, run.failures() + run.text
+    good(controller.play("deploy.yml", host, stack=changed))
     assert host.restarted(before) == []
     now = host.reloads()
     assert [part for part in now if now[part] != reloads[part]] == ["prometheus"]

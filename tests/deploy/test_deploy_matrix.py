@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from deploy.bed import STACK, STATE, Controller, Servers, StackHost
-from provision.bed.playbooks import ANSIBLE, ROOT
+from provision.bed.playbooks import ANSIBLE, ROOT, good
 
 KEY = "sk-from-a-vault-0123456789"
 OTHER = {"served_model_name": "other", "replicas": 1}
@@ -25,8 +25,7 @@ OTHER = {"served_model_name": "other", "replicas": 1}
 @pytest.fixture(scope="module")
 def host(servers: Servers, controller: Controller) -> Iterator[StackHost]:
     made = servers.host("matrix")
-    run = controller.play("docker.yml", made)
-    assert run.code == 0, run.failures() + run.text
+    good(controller.play("docker.yml", made))
     yield made
     servers.remove(made)
 
@@ -38,8 +37,7 @@ def models(*flags: str, more: bool = False) -> dict[str, Any]:
 
 
 def deployed(controller: Controller, host: StackHost, **options: Any) -> None:
-    run = controller.play("deploy.yml", host, **options)
-    assert run.code == 0, run.failures() + run.text
+    good(controller.play("deploy.yml", host, **options))
 
 
 # --- the controller dies; the play is run again
@@ -66,7 +64,7 @@ def test_a_controller_that_is_killed_is_run_again(
         again = controller.play("deploy.yml", host, stack=models("--seed", flag))
         load.wait_for(10, 60)
     print(f"controller killed at {moment!r}, run again: {again.seconds:.0f} s\n{load.table()}")
-    assert again.code == 0, again.failures() + again.text
+    good(again)
     assert host.restarted(before) == ["engine-toy-0", "engine-toy-1"]
     assert load.failures("whole") + load.failures("stream") == []
     assert flag in host.sh(f"grep -A1 -- --seed {STATE}/live/compose.yaml")
@@ -94,8 +92,7 @@ def test_a_host_comes_back_from_a_reboot_and_needs_no_deploy(host: StackHost, co
         f"for _ in $(seq 40); do /opt/vllm-onprem/current/.venv/bin/python {smoke} && exit 0; sleep 5; done; exit 1"
     )
     assert set(host.containers()) == set(before)
-    run = controller.play("deploy.yml", host, stack=models())
-    assert run.code == 0, run.failures() + run.text
+    run = good(controller.play("deploy.yml", host, stack=models()))
     assert run.changed() == []
 
 

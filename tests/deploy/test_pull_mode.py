@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from deploy.bed import Controller, Servers, StackHost
+from provision.bed.playbooks import good
 
 REPOSITORY = "/root/repository"
 METRICS = "/var/lib/node_exporter/textfile/vllm_onprem_pull.prom"
@@ -28,8 +29,7 @@ chmod +x .venv/bin/ansible-playbook
 def host(servers: Servers, controller: Controller) -> Iterator[StackHost]:
     made = servers.host("pull")
     for playbook in ("docker.yml", "deploy.yml"):
-        run = controller.play(playbook, made)
-        assert run.code == 0, run.failures() + run.text
+        good(controller.play(playbook, made))
     yield made
     servers.remove(made)
 
@@ -45,8 +45,7 @@ def key(host: StackHost, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def pull_mode(controller: Controller, host: StackHost, **variables: Any) -> list[str]:
-    run = controller.play("pull_deploy.yml", host, **variables)
-    assert run.code == 0, run.failures() + run.text
+    run = good(controller.play("pull_deploy.yml", host, **variables))
     return run.changed()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from deploy.bed import STACK, STATE, Controller, Servers, StackHost
+from provision.bed.playbooks import good
 
 MODELS = f"{STATE.rsplit('/', 2)[0]}/models"
 # Answers that clients of the load have before and after each change.
@@ -23,16 +24,14 @@ ENGINES = ["engine-toy-0", "engine-toy-1"]
 @pytest.fixture(scope="module")
 def host(servers: Servers, controller: Controller) -> Iterator[StackHost]:
     made = servers.host("releases")
-    run = controller.play("docker.yml", made)
-    assert run.code == 0, run.failures() + run.text
+    good(controller.play("docker.yml", made))
     yield made
     servers.remove(made)
 
 
 def deploy(controller: Controller, host: StackHost, seed: int, **options: Any) -> None:
     """A release of its own: the same stack with another flag of its engines."""
-    run = controller.play("deploy.yml", host, stack=seeded(seed), **options)
-    assert run.code == 0, run.failures() + run.text
+    good(controller.play("deploy.yml", host, stack=seeded(seed), **options))
 
 
 def seeded(seed: int) -> dict[str, Any]:
@@ -67,7 +66,7 @@ def test_a_rollback_needs_no_stack_file_and_fails_no_request(
         run = controller.play("rollback.yml", host, **nothing)
         load.wait_for(REQUESTS, SECONDS)
     print(f"rollback: {run.seconds:.0f} s, n=1\n{load.table()}")
-    assert run.code == 0, run.failures() + run.text
+    good(run)
     assert host.restarted(before) == ENGINES
     assert load.failures("whole") + load.failures("stream") == []
     assert "11" in seed_of(host)
@@ -79,8 +78,7 @@ def test_a_rollback_needs_no_stack_file_and_fails_no_request(
     assert changed["effects"] == dict.fromkeys(ENGINES, "recreate")
     assert {"stack.yaml", "compose.yaml"} <= {each["path"] for each in changed["files"]}
 
-    again = controller.play("rollback.yml", host, **nothing)
-    assert again.code == 0, again.failures() + again.text
+    good(controller.play("rollback.yml", host, **nothing))
     assert releases(host, "releases")["running"] == new, "back to where the first rollback came from"
 
 
@@ -108,7 +106,7 @@ def test_after_a_deploy_that_was_killed_a_rollback_goes_to_what_ran_before_it(
         run = controller.play("rollback.yml", host)
         load.wait_for(10, 60)
     print(f"rollback of a deploy that was killed: {run.seconds:.0f} s, n=1\n{load.table()}")
-    assert run.code == 0, run.failures() + run.text
+    good(run)
     assert load.failures("whole") + load.failures("stream") == []
     now = releases(host, "releases")
     assert (now["running"], now["cut_off"]) == (ran, None)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import yaml
 from deploy.bed import NAME, NAMES, PORT, STACK, STATE, Controller, Servers, StackHost
 from integration.load import Load
 from provision.bed.hosts import Host
-from provision.bed.playbooks import Run
+from provision.bed.playbooks import Run, good
 
 SUBNET = "10.77.0.0/24"
 FLOATING = "10.77.0.100"
@@ -47,8 +46,7 @@ class Fleet:
         ]
         self.hosts_file = folder / "fleet.yaml"
         self.hosts_file.write_text(yaml.safe_dump({"hosts": entries}))
-        run = self.controller.play("docker.yml", [self.hosts[name] for name in self.hosts])
-        assert run.code == 0, run.failures() + run.text
+        good(self.controller.play("docker.yml", [self.hosts[name] for name in self.hosts]))
 
     def members(self) -> list[Host]:
         return [self.hosts[name] for name in ROLES]
@@ -120,22 +118,8 @@ class Fleet:
         print(f"{what}\n{load.table()}")
 
 
-def good(run: Run) -> Run:
-    assert run.code == 0, run.failures() + run.text
-    return run
-
-
 def has_address(host: Host) -> bool:
     return FLOATING in host.sh("ip -4 address show eth0")
-
-
-def until(holds: Callable[[], bool], seconds: float, what: str) -> float:
-    """Wait for something of the fleet; returns the seconds that it took."""
-    began = time.monotonic()
-    while not holds():
-        assert time.monotonic() - began < seconds, f"not {what} after {seconds} s"
-        time.sleep(0.2)
-    return time.monotonic() - began
 
 
 def flags(*more: str, replicas: int = 2) -> dict[str, Any]:

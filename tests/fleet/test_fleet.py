@@ -10,8 +10,9 @@ import time
 import pytest
 
 from deploy.bed import STATE, StackHost
-from fleet.fleet import ENGINES, ROLES, SEED, Fleet, flags, good, until
-from provision.bed.playbooks import Run
+from fleet.fleet import ENGINES, ROLES, SEED, Fleet, flags
+from provision.bed.playbooks import Run, good
+from waiting import until
 
 
 def connects(host: StackHost, address: str, port: int) -> bool:

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import pytest
 
 from deploy.bed import StackHost
-from fleet.fleet import FLOATING, STREAMS, Fleet, has_address, until
+from fleet.fleet import FLOATING, STREAMS, Fleet, has_address
 from integration.load import Load, only_streams_in_flight_broke
+from waiting import until
 
 ENGINE = "engine-toy-0"
 BOTH = ["gw-a", "gw-b"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,14 +93,6 @@ class Stack:
         path = folder / "stack.yaml"
         path.write_text(yaml.safe_dump(document))
         return path
-
-
-def until(true: Callable[[], bool], seconds: float) -> None:
-    """Wait for something of the stack."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.5)
 
 
 def run_script(name: str, *arguments: str, environment: dict[str, str] | None = None) -> Done:

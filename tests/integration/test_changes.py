@@ -18,13 +18,14 @@ from typing import Any
 import requests
 import yaml
 
-from integration.conftest import ENGINES, PROJECT, ROOT, STACK_FILE, URL, Stack, run_script, until
+from integration.conftest import ENGINES, PROJECT, ROOT, STACK_FILE, URL, Stack, run_script
 from integration.load import Load
 from stack.images.archive import Archived, ArchiveList, write
 from stack.images.choice import built_references
 from stack.images.lock import LOCK
 from stack.images.pins import load_pins
 from stack.observe import silences
+from waiting import until
 from watching import Watched
 
 GATEWAY = {"listen": "127.0.0.1", "https_port": 18443, "api_keys": ["default", "second"]}

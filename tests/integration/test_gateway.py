@@ -15,11 +15,12 @@ import pytest
 import requests
 import yaml
 
-from integration.conftest import ENGINES, PROJECT, STACK_FILE, URL, Stack, run_script, until
+from integration.conftest import ENGINES, PROJECT, STACK_FILE, URL, Stack, run_script
 from integration.load import Load
 from stack import certificates
 from stack.config.gateway import Gateway
 from stack.docker_host import address, containers
+from waiting import until
 
 HOST, PORT = "localhost", 18443
 BODY: dict[str, Any] = {"model": "toy", "prompt": "x", "max_tokens": 2}

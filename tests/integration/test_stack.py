@@ -14,9 +14,10 @@ import pytest
 import requests
 from docker.models.images import Image
 
-from integration.conftest import ENGINES, OUTSIDE_PORT, PROJECT, STACK_FILE, URL, Stack, run_script, until
+from integration.conftest import ENGINES, OUTSIDE_PORT, PROJECT, STACK_FILE, URL, Stack, run_script
 from integration.load import Load
 from stack.docker_host import condition, containers
+from waiting import until
 
 CHAT = {"model": "toy", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
 

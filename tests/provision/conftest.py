@@ -13,7 +13,7 @@ from docker.errors import NotFound
 
 from provision.bed.host_image import host_image, need
 from provision.bed.hosts import Bed, Hardware, Host
-from provision.bed.playbooks import LOCK, Inventory, Run, play
+from provision.bed.playbooks import LOCK, Inventory, Run, good, play
 from provision.bed.repository import Repositories
 
 Play = Callable[..., Run]
@@ -87,8 +87,7 @@ def provisioned(bed: Bed, fresh: Callable[..., Host], run_play: Play, disks: dic
     def make(version: str = LOCK["driver"]["version"], **options: Any) -> Host:
         if version not in disks:
             host = fresh(lambda hardware: hardware.update(nouveau=False))
-            run = run_play("provision.yml", host, lock={"driver": {"version": version, "modules": "open"}})
-            assert run.code == 0, run.failures()
+            good(run_play("provision.yml", host, lock={"driver": {"version": version, "modules": "open"}}))
             disks[version] = bed.snapshot(host, version)
             bed.remove(host)
         return fresh(image=disks[version], **options)

@@ -15,7 +15,7 @@ import yaml
 from deploy.bed import STACK, STATE, StackHost
 from deploy.bundle import bundle
 from provision.bed.hosts import Bed, Host
-from provision.bed.playbooks import NEW, NEXT, OLD, ROOT, Run, driver
+from provision.bed.playbooks import NEW, NEXT, OLD, ROOT, Run, driver, good
 from provision.bed.repository import Repositories
 from provision.conftest import Play
 from stack.models.toy import make_toy_model
@@ -53,8 +53,7 @@ def builder(bed: Bed, mirror: Path, run_play: Play, tmp_path_factory: pytest.Tem
     (hub / "serve.py").write_text(SERVE)
     made = bed.host("builder", volumes=[f"{bundle()}:/srv/bundle:ro", f"{mirror}:{MIRROR}", f"{hub}:/srv/hub:ro"])
     made.container.exec_run(["python3", "/srv/hub/serve.py"], detach=True)
-    run = run_play("docker.yml", made)
-    assert run.code == 0, run.failures()
+    good(run_play("docker.yml", made))
     yield made
     bed.remove(made)
 
@@ -97,11 +96,6 @@ def stack(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Variables:
         }
 
     return variables
-
-
-def good(run: Run) -> Run:
-    assert run.code == 0, run.failures() + run.text
-    return run
 
 
 def loaded(host: Host) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from provision.bed.hosts import Bed, Hardware, Host
 from provision.bed.packages import KERNEL
-from provision.bed.playbooks import NEW, NEXT, OLD, driver
+from provision.bed.playbooks import NEW, NEXT, OLD, driver, good
 from provision.bed.repository import Repositories
 from provision.conftest import Play
 from provision.undone import undone
@@ -74,8 +74,7 @@ def test_a_fabric_manager_that_the_repository_lacks_stops_the_driver_too(
 
 def test_a_branch_past_its_end_passes_with_a_warning_where_that_is_enough(fresh: Fresh, run_play: Play) -> None:
     lock = {**driver("570.195.03"), "engine_cuda": 12}
-    run = run_play("check_lock.yml", fresh(), lock=lock, package_sources_end_of_life="warn")
-    assert run.code == 0, run.failures()
+    run = good(run_play("check_lock.yml", fresh(), lock=lock, package_sources_end_of_life="warn"))
     assert "has had no fixes since 2026-02-28" in str([result.get("msg") for _, _, result in run.tasks])
 
 
@@ -127,8 +126,7 @@ def test_a_reboot_that_nobody_allowed_is_not_made(fresh: Fresh, run_play: Play) 
 def test_no_reboot_where_nothing_holds_the_gpus(fresh: Fresh, run_play: Play) -> None:
     host = fresh(lambda hardware: hardware.update(nouveau=False))
     boot = host.read("/proc/sys/kernel/random/boot_id")
-    run = run_play("provision.yml", host)
-    assert run.code == 0, run.failures()
+    good(run_play("provision.yml", host))
     assert host.read("/proc/sys/kernel/random/boot_id") == boot
 
 
@@ -151,17 +149,15 @@ def test_a_host_without_switches_gets_no_fabric_manager(fresh: Fresh, run_play: 
         node_report_nvlink_gb_per_s=0,
         node_report_services=["nvidia-persistenced", "nvidia-dcgm", "docker"],
     )
-    assert run.code == 0, run.failures()
+    good(run)
     assert host.package("nvidia-fabricmanager") == ""
 
 
 def test_proprietary_modules_where_they_are_asked_for(provisioned: Fresh, run_play: Play) -> None:
     host = provisioned()
-    run = run_play("provision.yml", host, lock=driver(NEW, "proprietary"))
-    assert run.code == 0, run.failures()
+    good(run_play("provision.yml", host, lock=driver(NEW, "proprietary")))
     assert "Open" not in host.read("/proc/driver/nvidia/version")
-    changed = run_play("provision.yml", host, lock=driver(NEW, "open"))  # and back
-    assert changed.code == 0, changed.failures()
+    good(run_play("provision.yml", host, lock=driver(NEW, "open")))  # and back
     assert "Open Kernel Module" in host.read("/proc/driver/nvidia/version")
 
 
@@ -187,8 +183,9 @@ def test_docker_is_not_restarted_under_a_container_with_gpus(provisioned: Fresh,
     host.sh("docker run --detach --name engine --device /dev/null:/dev/nvidia0 --runtime nvidia own sleep infinity")
     assert host.sh("sleep 1; docker inspect --format {{.State.Running}} engine").strip() == "true"
     pid = host.read("/run/docker.pid")
-    run = run_play("provision.yml", host, docker_daemon_options={"live-restore": True, "max-concurrent-downloads": 2})
-    assert run.code == 0, run.failures()
+    run = good(
+        run_play("provision.yml", host, docker_daemon_options={"live-restore": True, "max-concurrent-downloads": 2})
+    )
     assert host.read("/run/docker.pid") == pid
     assert any("has yet to read it" in str(result.get("msg")) for _, _, result in run.tasks)
     told = {"live-restore": True, "max-concurrent-downloads": 2}
@@ -222,8 +219,7 @@ def test_a_run_that_was_cut_short_is_finished_by_the_next(fresh: Fresh, run_play
             break
         time.sleep(1)
     host.wait()
-    run = run_play("provision.yml", host)
-    assert run.code == 0, run.failures()
+    good(run_play("provision.yml", host))
     assert run_play("provision.yml", host).changed() == []
 
 
@@ -293,8 +289,7 @@ def test_what_is_undone_by_hand_is_repaired(provisioned: Fresh, run_play: Play) 
     damaged = {case["what"]: host.run("bash", "-c", case["ask"]).out for case in cases}
     assert [what for what in wanted if damaged[what] == wanted[what]] == []  # every one of them was undone
     host.sh("systemctl daemon-reload")
-    run = run_play("provision.yml", host)
-    assert run.code == 0, run.failures() + run.text
+    run = good(run_play("provision.yml", host))
     assert run.stats[host.name]["changed"] > 20
     assert {case["what"]: host.run("bash", "-c", case["ask"]).out for case in cases} == wanted
     assert run_play("provision.yml", host).changed() == []
@@ -306,8 +301,7 @@ def test_what_is_undone_by_hand_is_repaired(provisioned: Fresh, run_play: Play) 
 def test_up_and_down_and_back_from_kept_packages(provisioned: Fresh, run_play: Play) -> None:
     first, second = provisioned(OLD), provisioned(OLD)
     both = [first, second]
-    run = run_play("upgrade_driver.yml", both, lock=driver(NEXT))
-    assert run.code == 0, run.failures()
+    run = good(run_play("upgrade_driver.yml", both, lock=driver(NEXT)))
     reboots = [at for at, name, result in run.tasks if name.endswith("Reboot") and result.get("rebooted")]
     assert reboots == [first.name, second.name]  # one after the other
     for host in both:
@@ -316,15 +310,13 @@ def test_up_and_down_and_back_from_kept_packages(provisioned: Fresh, run_play: P
 
     # back, with no repository in reach
     first.sh("rm /etc/apt/sources.list.d/*; rm -rf /var/lib/apt/lists/*; mkdir -p /var/lib/apt/lists/partial")
-    back = run_play("rollback_driver.yml", first, lock=driver(NEXT))
-    assert back.code == 0, back.failures()
+    good(run_play("rollback_driver.yml", first, lock=driver(NEXT)))
     assert OLD in first.read("/proc/driver/nvidia/version")
     assert first.package("nvidia-fabricmanager") == f"{OLD}-1"
     assert NEXT in second.read("/proc/driver/nvidia/version")
 
     # down by the lock, from the repository
-    down = run_play("upgrade_driver.yml", second, lock=driver(NEW))
-    assert down.code == 0, down.failures()
+    good(run_play("upgrade_driver.yml", second, lock=driver(NEW)))
     assert NEW in second.read("/proc/driver/nvidia/version")
     assert second.package("nvidia-fabricmanager") == f"{NEW}-1"
 
@@ -356,8 +348,7 @@ def test_a_host_without_a_way_out_is_provisioned_from_a_mirror(
     fresh: Fresh, run_play: Play, bed: Bed, repositories: Repositories
 ) -> None:
     builder = fresh()
-    run = run_play("mirror.yml", builder)
-    assert run.code == 0, run.failures()
+    run = good(run_play("mirror.yml", builder))
     assert run_play("mirror.yml", builder).changed() == []
     builder.sh("cd /srv/vllm-onprem-mirror && sha256sum --check --quiet SHA256SUMS")
     stream, _ = builder.container.get_archive("/srv/vllm-onprem-mirror")
@@ -377,17 +368,15 @@ def test_a_host_without_a_way_out_is_provisioned_from_a_mirror(
         package_sources_mirror_url=url,
         package_sources_mirror_key=f"{url}/key.asc",
     )
-    assert run.code == 0, run.failures()
+    good(run)
     assert host.json("/var/lib/vllm-onprem/node_report.json")["drift"] == []
 
 
 def test_several_hosts_at_once_are_cheaper_than_one_after_the_other(fresh: Fresh, run_play: Play) -> None:
     """20 do not fit a small machine, whose hosts share its processors: what fits is measured, and the ratio printed."""
-    one = run_play("provision.yml", fresh())
-    assert one.code == 0, one.failures()
+    one = good(run_play("provision.yml", fresh()))
     hosts = [fresh() for _ in range(4)]
-    several = run_play("provision.yml", hosts)
-    assert several.code == 0, several.failures()
+    several = good(run_play("provision.yml", hosts))
     ratio = several.seconds / one.seconds
     print(f"1 host: {one.seconds:.0f} s; {len(hosts)} hosts at once: {several.seconds:.0f} s, {ratio:.1f} times one")
     assert ratio < 3

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from provision.bed.hosts import Bed, Host
-from provision.bed.playbooks import ANSIBLE, LOCK, ROOT, Inventory, Run
+from provision.bed.playbooks import ANSIBLE, LOCK, ROOT, Inventory, Run, good
 from provision.conftest import Play
 from provision.undone import undone
 
@@ -47,8 +47,7 @@ def everything(host: Host) -> str:
 
 def test_check_mode_on_a_bare_host_succeeds_and_changes_nothing(host: Host, run_play: Play) -> None:
     before = everything(host)
-    run = run_play("provision.yml", host, "--check", "--diff")
-    assert run.code == 0, run.failures() + run.text
+    run = good(run_play("provision.yml", host, "--check", "--diff"))
     assert run.stats[host.name]["changed"] > 10  # what it would do
     assert everything(host) == before
 
@@ -57,7 +56,7 @@ def test_a_bare_host_becomes_a_gpu_host(host: Host, run_play: Play, first_run: l
     boot = host.read("/proc/sys/kernel/random/boot_id")
     run = run_play("provision.yml", host)
     first_run.append(run)
-    assert run.code == 0, run.failures() + run.text
+    good(run)
     print(f"first run: {told(run)}")
     assert VERSION in host.read("/proc/driver/nvidia/version")
     assert host.read("/proc/sys/kernel/random/boot_id") != boot  # nouveau held the GPUs
@@ -69,8 +68,7 @@ def test_a_bare_host_becomes_a_gpu_host(host: Host, run_play: Play, first_run: l
 
 
 def test_the_second_run_changes_nothing_and_takes_few_steps(host: Host, run_play: Play) -> None:
-    run = run_play("provision.yml", host)
-    assert run.code == 0, run.failures() + run.text
+    run = good(run_play("provision.yml", host))
     assert run.changed() == []
     print(f"second run: {told(run)}")
     assert len(run.results()) <= STEPS
@@ -121,8 +119,7 @@ def test_after_a_power_cut_everything_comes_up_in_order(host: Host, run_play: Pl
     fabric, refreshed, docker = (max(map(int, host.sh(f"{asked} {name}").split())) for name in names)
     assert 0 < fabric < refreshed < docker
     assert len(host.sh("nvidia-ctk cdi list").split()) == 8
-    run = run_play("verify.yml", host)
-    assert run.code == 0, run.failures()
+    good(run_play("verify.yml", host))
 
 
 def test_verify_is_quiet_on_a_good_host_and_loud_on_drift(host: Host, run_play: Play) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +15,7 @@ from stack.plan.fleet_ports import PART_PORTS
 from stack.render import render
 from stacks import ROOT
 from unit import given
+from waiting import until
 
 ADDRESS = "10.0.0.100"
 GATEWAYS = {"gw-a": "10.0.0.1", "gw-b": "10.0.0.2"}
@@ -70,15 +71,6 @@ def test_keepalived_accepts_what_is_rendered_and_refuses_what_is_wrong(net: Netw
     code, said = config_test(net, "gw-a", broken)
     assert code != 0
     assert "not valid" in said
-
-
-def until(what: Callable[[], bool], seconds: float) -> float:
-    """Seconds until it is true. Raises AssertionError when it is not in time."""
-    began = time.monotonic()
-    while not what():
-        assert time.monotonic() - began < seconds, "not in time"
-        time.sleep(0.1)
-    return time.monotonic() - began
 
 
 @pytest.fixture

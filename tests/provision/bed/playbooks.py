@@ -66,6 +66,12 @@ class Run:
         return "\n".join(str(result[key]) for result in failed for key in said if result.get(key))
 
 
+def good(run: Run) -> Run:
+    """The run itself, where it ended well."""
+    assert run.code == 0, run.failures() + run.text
+    return run
+
+
 class Inventory:
     """Hosts, the lock and variables of a run, written as files."""
 
