@@ -58,8 +58,8 @@ def commit(host: StackHost, text: str, *flags: str) -> None:
 
 def pull(host: StackHost) -> tuple[bool, str]:
     """(whether it ended well, what the metrics say of it)"""
-    good = host.run("systemctl", "start", "vllm-onprem-pull").code == 0
-    return good, host.sh(f"grep ' 1$' {METRICS} | grep result")
+    ended_well = host.run("systemctl", "start", "vllm-onprem-pull").code == 0
+    return ended_well, host.sh(f"grep ' 1$' {METRICS} | grep result")
 
 
 def test_a_host_pulls_what_is_signed_and_nothing_else(host: StackHost, controller: Controller, key: str) -> None:
@@ -77,14 +77,14 @@ def test_a_host_pulls_what_is_signed_and_nothing_else(host: StackHost, controlle
     host.sh(f"chmod +x {REPOSITORY}/scripts/setup.sh")
 
     commit(host, "one")
-    good, said = pull(host)
-    assert (good, 'result="refused"' in said) == (False, True)
+    ended_well, said = pull(host)
+    assert (ended_well, 'result="refused"' in said) == (False, True)
     assert host.run("test", "-e", "/root/played").code != 0
     commit(host, "two", "-S")
-    good, said = pull(host)
-    assert (good, 'result="applied"' in said) == (True, True), host.sh("journalctl -u vllm-onprem-pull")
-    good, said = pull(host)
-    assert (good, 'result="unchanged"' in said) == (True, True)
+    ended_well, said = pull(host)
+    assert (ended_well, 'result="applied"' in said) == (True, True), host.sh("journalctl -u vllm-onprem-pull")
+    ended_well, said = pull(host)
+    assert (ended_well, 'result="unchanged"' in said) == (True, True)
     assert len(host.read("/root/played").splitlines()) == 2  # asked for its hosts, then played
 
 

@@ -88,8 +88,8 @@ def hosts(tmp_path: Path) -> Path:
 def released(write_stack: WriteStack, tmp_path: Path, hosts: Path) -> Callable[[str], dict[str, release.File]]:
     """Makes the release of h1 for a stack file; the host's state is in a scratch folder."""
 
-    def make(text: str = f"device: cpu\n{TOY}", host: str = "h1") -> dict[str, release.File]:
-        return release.files_of(ROOT, write_stack(text), hosts, host, str(tmp_path / "state"))
+    def make(text: str = f"device: cpu\n{TOY}", host: str = "h1", images: str | None = None) -> dict[str, release.File]:
+        return release.files_of(ROOT, write_stack(text), hosts, host, str(tmp_path / "state"), images)
 
     return make
 
@@ -124,6 +124,17 @@ def test_its_archive_is_the_same_each_time_and_holds_modes(released: Released) -
 def test_a_host_that_the_hosts_file_does_not_name_is_refused(released: Released) -> None:
     with pytest.raises(InputError, match="no host 'h3'"):
         released(host="h3")
+
+
+def test_a_host_that_gathers_has_its_images_from_elsewhere(released: Released) -> None:
+    text = f"device: cpu\n{TOY.replace('build', 'archive, archive: /srv/images.tar')}"
+
+    def images(source: str) -> dict[str, Any]:
+        found = parsed(released(text, images=source)["stack.yaml"].content)["images"]
+        return {"source": found["source"], "archive": found["archive"]}
+
+    assert images("registry") == {"source": "registry", "archive": None}
+    assert images("archive") == {"source": "archive", "archive": "/srv/images.tar"}
 
 
 def test_what_a_host_installs_is_the_lock_without_ansible() -> None:

@@ -58,7 +58,12 @@ def files_of(
         raise InputError(str(hosts), "its hosts are each a stack for themselves, and a fleet is wanted: docs/fleet.md")
     document = load_mapping(stack)
     if images is not None:
-        document["images"] = {**(document.get("images") or {}), "source": images, "archive": None}
+        given = document.get("images") or {}
+        document["images"] = {
+            **given,
+            "source": images,
+            "archive": given.get("archive") if images == "archive" else None,
+        }
     entry = {"hosts": [each.model_dump(mode="json", exclude_none=True) for each in own]}
     found = dict(_program(root))
     found |= {
