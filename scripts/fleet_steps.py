@@ -31,7 +31,7 @@ def main() -> int:
     fleet_deploy.refuse_other_hosts(list(told.values()), names, str(arguments.hosts))
     hosts = [told[name] for name in names]
     if not arguments.look and not os.environ.get("ALLOW_DOWNTIME"):
-        fleet_deploy.refuse_downtime(fleet_deploy.steps_of(hosts), shown)
+        fleet_deploy.refuse_downtime(fleet_deploy.batches_of(hosts), shown)
     console.print_json(fleet_deploy.told_of(hosts))
     return 0
 

@@ -22,6 +22,7 @@ def main() -> int:
     inputs.add_arguments(parser)
     parser.add_argument("action", choices=["out", "back", "settle"], help="what to do")
     parser.add_argument("replica", nargs="?", help="as `make status` names it on its host")
+    parser.add_argument("--least", type=int, default=1, metavar="N", help="out: of its pool, that serve meanwhile")
     arguments = parser.parse_args()
     place = inputs.place(arguments)
     if arguments.action != "settle" and arguments.replica is None:
@@ -31,8 +32,10 @@ def main() -> int:
         if arguments.action == "settle":
             console.print_json({"settled": pools.settle(place, client)})
             return 0
-        do = pools.take_out if arguments.action == "out" else pools.put_back
-        known = do(place, arguments.replica, client)
+        if arguments.action == "out":
+            known = pools.take_out(place, arguments.replica, client, arguments.least)
+        else:
+            known = pools.put_back(place, arguments.replica, client)
     console.print_json({"replica": arguments.replica, "known": known})
     return 0
 

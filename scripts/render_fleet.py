@@ -50,7 +50,7 @@ def main() -> int:
     if not arguments.look:
         fleet_deploy.refuse_other_places(plans, found.places, str(arguments.lock))
         if not os.environ.get("ALLOW_DOWNTIME"):
-            fleet_deploy.refuse_downtime(fleet_deploy.steps_of(hosts), found.shown)
+            fleet_deploy.refuse_downtime(fleet_deploy.batches_of(hosts), found.shown)
     summary = fleet_deploy.told_of(hosts)
     arguments.output.mkdir(parents=True, exist_ok=True)
     for plan, files in trees:

@@ -12,7 +12,7 @@ from stack.apply import Before
 from stack.drains import drained
 from stack.errors import InputError, Problem
 from stack.plan.types import Plan
-from stack.roll import DEFAULT_START_SECONDS, started_within, to_replace, without_spare
+from stack.roll import DEFAULT_START_SECONDS, shortages, started_within, to_replace
 from stack.tree import compare
 
 
@@ -26,11 +26,10 @@ def refuse_downtime(
     if not before.running or not compare(before.files, files):
         return
     replaced = to_replace(plan.project, files, client)
-    alone = without_spare(plan.project, files, replaced, drained(state), client)
     problems = [
-        Problem("models", f"{name} has to be replaced and no other replica serves its model meanwhile: no answers for"
-                f" about {_gap(state, name)} s. Add a replica, or set ALLOW_DOWNTIME=1")
-        for name in alone
+        Problem("models", f"{name} has to be replaced and {what} for about {_gap(state, name)} s. Add a replica, or set"
+                " ALLOW_DOWNTIME=1")
+        for name, what in shortages(plan, replaced, drained(state), client).items()
     ]  # fmt: skip
     if problems and not os.environ.get("ALLOW_DOWNTIME"):
         raise InputError(shown, problems)

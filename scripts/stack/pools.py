@@ -17,12 +17,12 @@ from stack.reload import SERVICES
 from stack.smoke import ask_at, behind, in_pools
 
 
-def take_out(place: Place, replica: str, client: docker.DockerClient) -> bool:
+def take_out(place: Place, replica: str, client: docker.DockerClient, least: int = 1) -> bool:
     """No new request to this replica; whether this gateway knows it at all.
 
     Kept until put_back(): another change of this gateway meanwhile does not let requests in again.
 
-    Raises InputError: it is the last that serves.
+    Raises InputError: it serves, and fewer than `least` others do.
     """
     plan = adjust.applied_plan(place.live)
     pool = _pool_of(plan, replica)
@@ -30,10 +30,13 @@ def take_out(place: Place, replica: str, client: docker.DockerClient) -> bool:
         return False
     out = drains.replacing(place.state)
     others = set(pool["engines"]) & set(behind(plan)) - drains.drained(place.state) - out - {replica}
-    left = [service for service in _balancers(place, client) if not others & in_pools(place.project, service, client)]
-    if left and not os.environ.get("ALLOW_DOWNTIME"):
-        what = f"no other replica serves {pool['served_model_name']} now, says {' and '.join(left)} of this gateway"
-        raise InputError(replica, f"{what}; with ALLOW_DOWNTIME=1 it is taken out anyway")
+    for service in _balancers(place, client):
+        serve = in_pools(place.project, service, client)
+        if replica in serve and len(others & serve) < least and not os.environ.get("ALLOW_DOWNTIME"):
+            found = f"{len(others & serve)} other(s) serve" if others & serve else "no other replica serves"
+            wanted = f", and at least {least} shall" if least > 1 else ""
+            what = f"{found} {pool['served_model_name']} now, says {service} of this gateway{wanted}"
+            raise InputError(replica, f"{what}; with ALLOW_DOWNTIME=1 it is taken out anyway")
     drains.save_replacing(place.state, out | {replica})
     adjust.adjust(place.project, place.state, ROOT, client)
     return True

@@ -18,6 +18,7 @@ from stack.docker_host import HASH_LABEL, asked_at, compose, condition, containe
 from stack.effects import service_hashes
 from stack.errors import StackError
 from stack.observe.silences import silenced
+from stack.plan.types import Plan
 from stack.reload import SERVICES, reload, services_of
 from stack.smoke import ask_replica
 from stack.tree import write_tree
@@ -56,17 +57,25 @@ def _differing(project: str, files: Files, client: docker.DockerClient, names: C
     }
 
 
-def without_spare(project: str, files: Files, replaced: list[str], drained: frozenset[str],
-                  client: docker.DockerClient) -> list[str]:  # fmt: skip
-    """Engines among the replaced that serve now and whose pool has no other that could meanwhile."""
-    running = containers(client, project)
+def shortages(
+    plan: Plan, replaced: Collection[str], drained: frozenset[str], client: docker.DockerClient
+) -> dict[str, str]:
+    """Engines among the replaced that serve now -> what their pool lacks meanwhile, of those where that is too much."""
+    running = containers(client, plan.project)
     serving = {name for name, part in running.items() if condition(part) == "healthy"} - drained
-    return [
-        name
-        for pool in json.loads(files["plan.json"])["pools"]
-        for name in pool["engines"]
-        if name in replaced and name in serving and not (serving & set(pool["engines"])) - {name}
-    ]
+    return {
+        name: lack(len(others), pool.least)
+        for pool in plan.pools
+        for name in pool.engines
+        if name in replaced and name in serving and len(others := (serving & {*pool.engines}) - {name}) < pool.least
+    }
+
+
+def lack(serving: int, least: int) -> str:
+    """What a change costs a pool that has this many replicas left, of at least so many; how long is to follow."""
+    if not serving:
+        return "no other replica serves its model meanwhile: no answers"
+    return f"{serving} of its model serve meanwhile, where max_unavailable wants {least}: less capacity"
 
 
 def roll(

@@ -93,10 +93,9 @@ class Fleet:
                 "release": {"id": OLD, "name": "s", "state": state, "mounts": []},
             },
             "fleet_steps.py": {
-                "steps": [
-                    {"number": number, "action": "replace", "engine": f"e-{name}", "host": name, "seconds": 60,
-                     "parts": []}
-                    for number, name in enumerate(("a", "b"), 1)
+                "batches": [
+                    [{"action": "replace", "engine": f"e-{name}", "host": name, "seconds": 60, "parts": [], "least": 1}]
+                    for name in ("a", "b")
                 ],
                 "hosts": {
                     name: {"roles": roles, "effects": {}, "retired": [], "running": True}

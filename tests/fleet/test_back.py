@@ -35,10 +35,10 @@ def test_the_fleet_goes_back_replica_by_replica_then_gateways_then_prometheus(fl
     assert {call.replace(f"--host={call.split(':')[0]} prepare --again", f"prepare --again --host={call.split(':')[0]}")
             for call in prepared} == ready  # fmt: skip
     assert [call for call in ran.named("pool.py", "fleet_host.py") if " settle" not in call][8:] == [
-        *(f"{gateway}: {NEW} pool.py out e-a" for gateway in ("front", "second")),
+        *(f"{gateway}: {NEW} pool.py out e-a --least=1" for gateway in ("front", "second")),
         f"a: {OLD} fleet_host.py --host=a replace e-a",
         *(f"{gateway}: {NEW} pool.py back e-a" for gateway in ("front", "second")),
-        *(f"{gateway}: {NEW} pool.py out e-b" for gateway in ("front", "second")),
+        *(f"{gateway}: {NEW} pool.py out e-b --least=1" for gateway in ("front", "second")),
         f"b: {OLD} fleet_host.py --host=b replace e-b",
         *(f"{gateway}: {NEW} pool.py back e-b" for gateway in ("front", "second")),
     ]

@@ -24,6 +24,7 @@ HOSTS: dict[str, tuple[str, bool]] = {
     "a": ("engines", True),
     "b": ("engines", True),
 }
+OUT_OF_REACH = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
 # Writes down what it was called with, and fails where the file `fails` says so.
 PROGRAM = """\
 #!{python}
@@ -66,8 +67,14 @@ class Bed:
         act = [str(current / ".venv/bin/python"), str(current / "scripts/fleet_host.py")]
         return {"__fleet_at": {"host": host, "act": act, "current": str(current), "runs": HOSTS[host][1]}}
 
-    def play(self, steps: Sequence[Mapping[str, Any]], fails: Sequence[str] = (), **variables: Any) -> Ran:
-        """Change engines in these steps; a program whose call is among `fails` fails."""
+    def play(
+        self,
+        batches: Sequence[Sequence[Mapping[str, Any]]],
+        fails: Sequence[str] = (),
+        lost: str = "",
+        **variables: Any,
+    ) -> Ran:
+        """Change engines in these batches; a program whose call is among `fails` fails. lost: a host out of reach."""
         self.log.write_text("")
         self.fails.write_text("\n".join(fails))
         groups = {
@@ -76,14 +83,16 @@ class Bed:
         }
         inventory: dict[str, Any] = {
             **groups,
-            "deploy_fleet": {"hosts": {host: self.facts(host) for host in HOSTS}},
+            "deploy_fleet": {
+                "hosts": {host: self.facts(host) | (OUT_OF_REACH if host == lost else {}) for host in HOSTS}
+            },
             "all": {
                 "vars": {
                     "ansible_connection": "local",
                     "ansible_python_interpreter": sys.executable,
                     "stack_state": str(self.folder / "state"),
                     "stack_allow_downtime": False,
-                    "rendered": {"stdout": json.dumps({"steps": list(steps), "hosts": {}})},
+                    "rendered": {"stdout": json.dumps({"batches": list(batches), "hosts": {}})},
                     **variables,
                 }
             },
@@ -95,7 +104,7 @@ class Bed:
             {"ansible.builtin.import_role": {"name": "fleet", "tasks_from": "let_go"}},
         ]
         play_of_engines = {
-            "hosts": "fleet_observability", "gather_facts": False, "any_errors_fatal": True, "tasks": parts
+            "hosts": "deploy_fleet", "gather_facts": False, "any_errors_fatal": True, "tasks": parts
         }  # fmt: skip
         program = f"{self.folder}/{{{{ inventory_hostname }}}}/current/.venv/bin/python"
         tasks = [{"name": "After", "ansible.builtin.command": {"argv": [program, "after"]}}]
@@ -103,9 +112,14 @@ class Bed:
         return Ran(*play([play_of_engines, after], inventory, self.folder), self.log.read_text().splitlines())
 
 
-def steps(*told: str) -> list[dict[str, Any]]:
-    """`action engine host` each."""
-    return [{**step(one), "number": number, "seconds": 60, "parts": []} for number, one in enumerate(told, 1)]
+def batch(*told: str) -> list[dict[str, Any]]:
+    """Steps that are done at once, `action engine host` each, where at least one other replica shall serve."""
+    return [{**step(one), "seconds": 60, "parts": [], "least": 1} for one in told]
+
+
+def steps(*told: str) -> list[list[dict[str, Any]]]:
+    """One after the other."""
+    return [batch(one) for one in told]
 
 
 def step(told: str) -> dict[str, Any]:
@@ -113,9 +127,9 @@ def step(told: str) -> dict[str, Any]:
     return dict(zip(("action", "engine", "host"), told.split(), strict=True))
 
 
-def over_hosts(told: str, *parts: str) -> list[dict[str, Any]]:
+def over_hosts(told: str, *parts: str) -> list[list[dict[str, Any]]]:
     """The step of a replica over several hosts."""
-    return [{**steps(told)[0], "parts": [step(part) for part in parts]}]
+    return [[{**batch(told)[0], "parts": [step(part) for part in parts]}]]
 
 
 @pytest.fixture
@@ -130,7 +144,7 @@ def test_the_parts_of_a_replica_over_hosts_are_changed_as_one(bed: Bed) -> None:
     ran = bed.play(over_hosts("replace e-0 a", *PARTS))
     assert ran.code == 0, ran.out
     assert without_silences(ran.calls)[:-3] == [
-        *("front: pool.py out e-0", "second: pool.py out e-0"),
+        *("front: pool.py out e-0 --least=1", "second: pool.py out e-0 --least=1"),
         # its requests are done when it has stopped
         *("a: fleet_host.py stop e-0", "b: fleet_host.py stop e-0.1", "b: fleet_host.py start e-0.1"),
         "a: fleet_host.py replace e-0",
@@ -151,7 +165,7 @@ def test_a_replica_over_hosts_that_does_not_come_up_is_put_back_as_one(bed: Bed,
 
 
 def test_a_replica_over_hosts_that_may_not_be_taken_out_is_not_touched(bed: Bed) -> None:
-    ran = bed.play(over_hosts("replace e-0 a", *PARTS), ["front: pool.py out e-0"])
+    ran = bed.play(over_hosts("replace e-0 a", *PARTS), ["front: pool.py out e-0 --least=1"])
     assert ran.code != 0
     assert [call for call in ran.calls if "fleet_host.py" in call] == []
 
@@ -167,10 +181,10 @@ def test_one_engine_after_the_other_out_of_all_gateways_that_run_and_back(bed: B
         "b: fleet_host.py start e-2",
         # it may be one that was stopped in this deploy; a gateway that does not know it says so
         *("front: pool.py back e-2", "second: pool.py back e-2"),
-        *("front: pool.py out e-0", "second: pool.py out e-0"),
+        *("front: pool.py out e-0 --least=1", "second: pool.py out e-0 --least=1"),
         "a: fleet_host.py replace e-0",
         *("front: pool.py back e-0", "second: pool.py back e-0"),
-        *("front: pool.py out e-1", "second: pool.py out e-1"),
+        *("front: pool.py out e-1 --least=1", "second: pool.py out e-1 --least=1"),
         "b: fleet_host.py stop e-1",
     ]
     assert sorted(ran.calls[-3:]) == ["front: after", "new: after", "second: after"]
@@ -194,8 +208,41 @@ def test_a_replica_that_fails_ends_the_deploy_and_what_was_put_back_serves_again
     assert "Not touched: e-2, the gateways' own files" in told
 
 
+def test_hosts_of_a_batch_work_at_once_and_the_next_batch_waits_for_all(bed: Bed) -> None:
+    ran = bed.play([batch("replace e-0 a", "replace e-1 b"), batch("replace e-2 a")])
+    assert ran.code == 0, ran.out
+    calls = without_silences(ran.calls)
+    order = [calls.index(f"{host}: fleet_host.py replace {engine}") for host, engine in (("a", "e-0"), ("b", "e-1"))]
+    assert abs(order[0] - order[1]) == 1, "neither waits for the other's way back"
+    assert max(map(calls.index, ("second: pool.py back e-0", "second: pool.py back e-1"))) < calls.index(
+        "front: pool.py out e-2 --least=1"
+    )
+
+
+def test_one_of_a_batch_that_fails_ends_the_deploy_when_the_others_serve_again(bed: Bed) -> None:
+    batches = [batch("replace e-0 a"), batch("replace e-1 a", "replace e-2 b"), batch("replace e-3 b")]
+    ran = bed.play(batches, fails=["a: fleet_host.py replace e-1"])
+    assert ran.code != 0
+    assert {"front: pool.py back e-2", "second: pool.py back e-2", "front: pool.py back e-1"} <= set(ran.calls)
+    assert [call for call in ran.calls if "e-3" in call] == []
+    told = " ".join(ran.out.split())
+    assert "e-1 on a: it does not It gets requests as before." in told
+    assert "changed by this run, and serving: e-0, e-2." in told
+    assert "Not touched: e-3, the gateways' own files" in told
+
+
+def test_a_host_that_is_lost_ends_the_deploy_when_the_others_serve_again(bed: Bed) -> None:
+    ran = bed.play([batch("replace e-1 a", "replace e-2 b"), batch("replace e-3 a")], lost="b")
+    assert ran.code != 0
+    assert {"front: pool.py back e-1", "second: pool.py back e-1"} <= set(ran.calls)
+    assert [call for call in ran.calls if "e-3" in call] == []
+    told = " ".join(ran.out.split())
+    assert "b does not answer any more" in told
+    assert "changed by this run, and serving: e-1." in told
+
+
 def test_a_gateway_that_would_have_no_replica_left_ends_it_before_the_engine_is_touched(bed: Bed) -> None:
-    ran = bed.play(steps("replace e-0 a"), fails=["second: pool.py out e-0", "second: pool.py back e-0"])
+    ran = bed.play(steps("replace e-0 a"), fails=["second: pool.py out e-0 --least=1", "second: pool.py back e-0"])
     assert ran.code != 0
     assert [call for call in ran.calls if "fleet_host.py" in call] == []
     assert without_silences(ran.calls)[-2:] == ["front: pool.py back e-0", "second: pool.py back e-0"]

@@ -63,14 +63,13 @@ def runs(version: str, port: int = 18000) -> RunningEngine:
 
 def test_a_first_deploy_starts_all_engines() -> None:
     told = fleet_deploy.told_of(deploys({}))
-    assert [(step["number"], step["action"], step["host"]) for step in told["steps"]] == [
-        (1, "start", "a"),
-        (2, "start", "b"),
+    assert [[(step["action"], step["host"]) for step in batch] for batch in told["batches"]] == [
+        [("start", "a"), ("start", "b")]
     ]
     assert told["hosts"]["front"] == {
         "roles": ["gateway", "observability"], "effects": {}, "retired": [], "running": False,
     }  # fmt: skip
-    assert all(step["seconds"] > 600 for step in told["steps"])
+    assert all(step["seconds"] > 600 for step in told["batches"][0])
 
 
 def test_a_changed_flag_is_one_replica_after_the_other_and_a_single_one_is_refused_with_its_gap() -> None:
@@ -78,12 +77,16 @@ def test_a_changed_flag_is_one_replica_after_the_other_and_a_single_one_is_refus
         "a": HostState(engines={"engine-toy-0": runs("old")}, start_seconds={"engine-toy-0": 42.0}),
         "b": HostState(engines={"engine-toy-1": runs("old")}),
     }
-    steps = fleet_deploy.steps_of(deploys(both))
-    assert [(step.action, step.alone) for step in steps] == [("replace", False)] * 2
-    fleet_deploy.refuse_downtime(steps, "stack.yaml")
+    batches = fleet_deploy.batches_of(deploys(both))
+    assert [[(step.action, step.short) for step in batch] for batch in batches] == [[("replace", False)]] * 2
+    fleet_deploy.refuse_downtime(batches, "stack.yaml")
+    with pytest.raises(
+        InputError, match="1 of its model serve meanwhile, where max_unavailable wants 2: less capacity"
+    ):
+        fleet_deploy.refuse_downtime(fleet_deploy.batches_of(deploys(both, max_unavailable=0)), "stack.yaml")
     alone = {"a": both["a"], "front": HostState(gateway=GatewayState(drained=frozenset({"engine-toy-1"})))}
     with pytest.raises(InputError, match=r"engine-toy-0 on host 'a' has to be replaced.* 42 s"):
-        fleet_deploy.refuse_downtime(fleet_deploy.steps_of(deploys(alone)), "stack.yaml")
+        fleet_deploy.refuse_downtime(fleet_deploy.batches_of(deploys(alone)), "stack.yaml")
 
 
 def test_what_hosts_say_for_a_rollback_makes_the_same_order(
@@ -115,7 +118,7 @@ def test_an_engine_without_a_place_is_stopped_last() -> None:
     told = {"a": HostState(engines={"engine-toy-0": runs("new"), "engine-old-0": runs("x", 18007)})}
     summary = fleet_deploy.told_of(deploys(told))
     assert summary["hosts"]["a"]["retired"] == ["engine-old-0"]
-    assert [step["engine"] for step in summary["steps"]] == ["engine-toy-1"]
+    assert [[step["engine"] for step in batch] for batch in summary["batches"]] == [["engine-toy-1"]]
 
 
 def test_places_that_are_not_written_down_are_refused() -> None:
@@ -205,7 +208,7 @@ def test_trees_are_rendered_where_every_engine_has_its_place_written_down(
     assert (code, "deploy again" in err) == (2, True)
     code, out, err = rendered()
     assert code == 0, err
-    assert [step["action"] for step in json.loads(out)["steps"]] == ["start", "start"]
+    assert [[step["action"] for step in batch] for batch in json.loads(out)["batches"]] == [["start", "start"]]
     tree = json.loads((tmp_path / "trees/front.json").read_text())
     assert "haproxy/haproxy.cfg" in tree["files"]
     assert tree["effects"]["haproxy"] == "create"

@@ -120,6 +120,6 @@ def test_what_a_release_wants_of_a_host_is_told_from_what_is_kept_of_it(
     told = json.loads(json.dumps(fleet_told.tell(call(again=True, shipped=Path("none")))))
     host = fleet_deploy.from_told(told["deploy"])
     assert host.plan == fleet_deploy.as_sent(plan)
-    assert [step.action for step in fleet_deploy.steps_of([host])] == ["start"]
+    assert [[step.action for step in batch] for batch in fleet_deploy.batches_of([host])] == [["start"]]
     assert list(told["files"]) == ["host/nftables/vllm-onprem.nft"]
     assert told["release"] == {"id": ROOT.name, "name": plan.project, "state": str(place.state), "mounts": []}

@@ -64,6 +64,15 @@ def test_the_last_that_serves_is_not_taken_out(other: str, gateway: Place, monke
     assert pools.take_out(gateway, ZERO, fake_docker.engine())
 
 
+def test_fewer_than_shall_serve_are_not_left_and_one_that_serves_nobody_may_go(
+    gateway: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match=r"1 other\(s\) serve toy now, .* and at least 2 shall"):
+        pools.take_out(gateway, ZERO, fake_docker.engine(), 2)
+    monkeypatch.setattr("stack.pools.in_pools", lambda *_: set())
+    assert pools.take_out(gateway, ZERO, fake_docker.engine(), 2)
+
+
 def test_one_that_does_not_answer_this_gateway_stays_out(gateway: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(where: str, *_: object) -> str:
         raise LookupError(f"nobody at {where}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given as supposing
 from hypothesis import settings
 from hypothesis import strategies as some
 
-from stack.deploy.rollout import START, STOP, EngineHost, Step, WantedEngine, retired, rollout
+from stack.deploy.batches import batches
+from stack.deploy.rollout import START, STOP, EngineHost, Step, WantedEngine, retired
 from stack.deploy.running import RunningEngine
 
 DEFAULT_START = 120
@@ -39,11 +41,24 @@ def host(name: str, running: dict[str, str], wanted: dict[str, str], **start_sec
     )
 
 
-def told(steps: list[Step]) -> list[str]:
-    """Each step in a word or four."""
+def order(hosts: list[EngineHost], drained: str = "", max_unavailable: int = 1) -> list[tuple[Step, ...]]:
+    """The batches; of every model as many replicas may be away."""
+    names = {name for one in hosts for name in one.wanted if "." not in name}
+    pools = Counter(name.rsplit("-", 1)[0] for name in names)
+    least = {pool: max(1, count - max_unavailable) for pool, count in pools.items()}
+    return batches(hosts, frozenset(drained.split()), least, DEFAULT_START)
+
+
+def told(order_of: list[tuple[Step, ...]]) -> list[str]:
+    """Each step in some words, those of a batch joined."""
     return [
-        f"{step.host} {step.action} {step.engine}" + (f" alone {step.gap}" if step.alone else "") for step in steps
-    ]  # fmt: skip
+        " + ".join(
+            f"{step.host} {step.action} {step.engine}"
+            + (f" leaves {step.left} of {step.least} for {step.gap} s" if step.short else "")
+            for step in batch
+        )
+        for batch in order_of
+    ]
 
 
 @pytest.mark.parametrize(
@@ -52,8 +67,8 @@ def told(steps: list[Step]) -> list[str]:
         pytest.param(
             [host("h1", {}, {"a-0": "1"}), host("h2", {}, {"a-1": "1"})],
             "",
-            ["h1 start a-0", "h2 start a-1"],
-            id="nothing runs yet",
+            ["h1 start a-0 + h2 start a-1"],
+            id="nothing runs yet, and nobody misses it",
         ),
         pytest.param(
             [host("h1", {"a-0": "1"}, {"a-0": "1"}), host("h2", {"a-1": "1"}, {"a-1": "1"})], "", [], id="no change"
@@ -77,18 +92,21 @@ def told(steps: list[Step]) -> list[str]:
             id="those that do not serve come first",
         ),
         pytest.param(
-            [host("h1", {"a-0": "1"}, {"a-0": "2"}, a_0=33.4)], "", ["h1 replace a-0 alone 33"], id="a single replica"
+            [host("h1", {"a-0": "1"}, {"a-0": "2"}, a_0=33.4)],
+            "",
+            ["h1 replace a-0 leaves 0 of 1 for 33 s"],
+            id="a single replica",
         ),
         pytest.param(
             [host("h1", {"a-0": "1"}, {"a-0": "2"}), host("h2", {"a-1": "1"}, {"a-1": "1"})],
             "a-1",
-            ["h1 replace a-0 alone 120"],
+            ["h1 replace a-0 leaves 0 of 1 for 120 s"],
             id="the other is drained, and is no spare",
         ),
         pytest.param(
             [host("h1", {"a-0": "1"}, {"a-0": "2"}), host("h2", {}, {"a-1": "2"})],
             "",
-            ["h1 replace a-0 alone 120", "h2 start a-1"],
+            ["h1 replace a-0 leaves 0 of 1 for 120 s + h2 start a-1"],
             id="a new replica is no spare, as no gateway knows it",
         ),
         pytest.param(
@@ -103,19 +121,19 @@ def told(steps: list[Step]) -> list[str]:
         pytest.param(
             [host("h1", {"a-0": "1:x", "a-1": "1:y"}, {"a-0": "2:x,y"})],
             "",
-            ["h1 stop a-1", "h1 replace a-0 alone 120"],
+            ["h1 stop a-1", "h1 replace a-0 leaves 0 of 1 for 120 s"],
             id="a larger engine needs the GPU of one that goes",
         ),
         pytest.param(
             [host("h1", {"a-0": "1:w", "a-1": "1:x"}, {"a-0": "2:w,x", "a-1": "2:y,z"})],
             "",
-            ["h1 stop a-1", "h1 replace a-0 alone 120", "h1 start a-1"],
+            ["h1 stop a-1", "h1 replace a-0 leaves 0 of 1 for 120 s", "h1 start a-1"],
             id="a larger engine needs the GPU of one that moves",
         ),
         pytest.param(
             [host("h1", {"a-0": "1::18000"}, {"b-0": "1::18000", "a-1": "1::18001"})],
             "",
-            ["h1 start a-1", "h1 stop a-0 alone 120", "h1 start b-0"],
+            ["h1 start a-1", "h1 stop a-0 leaves 0 of 1 for 120 s", "h1 start b-0"],
             id="a port is needed too",
         ),
         pytest.param(
@@ -124,7 +142,54 @@ def told(steps: list[Step]) -> list[str]:
     ],
 )
 def test_the_steps(hosts: list[EngineHost], drained: str, expected: list[str]) -> None:
-    assert told(rollout(hosts, frozenset(drained.split()), DEFAULT_START)) == expected
+    assert told(order(hosts, drained)) == expected
+
+
+@pytest.mark.parametrize(
+    ("max_unavailable", "expected"),
+    [
+        pytest.param(
+            1,
+            ["h1 replace a-0", "h1 replace a-1", "h2 replace a-2", "h3 replace a-3"],
+            id="one replica after the other",
+        ),
+        pytest.param(
+            2,
+            ["h1 replace a-0 + h2 replace a-2", "h1 replace a-1 + h3 replace a-3"],
+            id="two at a time, never two of a host",
+        ),
+        pytest.param(
+            9,
+            ["h1 replace a-0 + h2 replace a-2 + h3 replace a-3", "h1 replace a-1"],
+            id="as many as there are: one stays",
+        ),
+    ],
+)
+def test_hosts_work_at_once_as_far_as_a_pool_can_spare_their_replicas(
+    max_unavailable: int, expected: list[str]
+) -> None:
+    hosts = [
+        host("h1", {"a-0": "1", "a-1": "1"}, {"a-0": "2", "a-1": "2"}),
+        host("h2", {"a-2": "1"}, {"a-2": "2"}),
+        host("h3", {"a-3": "1"}, {"a-3": "2"}),
+    ]
+    assert told(order(hosts, max_unavailable=max_unavailable)) == expected
+
+
+def test_replicas_of_different_models_go_at_once() -> None:
+    hosts = [
+        host("h1", {"a-0": "1", "b-0": "1"}, {"a-0": "2", "b-0": "2"}),
+        host("h2", {"a-1": "1", "b-1": "1"}, {"a-1": "2", "b-1": "2"}),
+    ]
+    assert told(order(hosts)) == ["h1 replace a-0", "h1 replace b-0 + h2 replace a-1", "h2 replace b-1"]
+
+
+def test_without_a_replica_that_may_be_away_only_one_too_many_can_go() -> None:
+    hosts = [host("h1", {"a-0": "1", "a-2": "1"}, {"a-0": "2"}), host("h2", {"a-1": "1"}, {"a-1": "1"})]
+    assert told(order(hosts, max_unavailable=0)) == ["h1 replace a-0"]  # a-2 serves until the end
+    assert told(order([*hosts[1:], host("h1", {"a-0": "1"}, {"a-0": "2"}, a_0=33)], max_unavailable=0)) == [
+        "h1 replace a-0 leaves 1 of 2 for 33 s"
+    ]
 
 
 def test_what_has_no_place_any_more_is_stopped_last() -> None:
@@ -147,7 +212,9 @@ def fleets(draw: Any) -> list[EngineHost]:
 @QUICK
 @supposing(fleets())
 def test_after_the_steps_every_engine_is_as_wanted_and_only_what_differs_was_touched(hosts: list[EngineHost]) -> None:
-    steps = rollout(hosts, frozenset(), DEFAULT_START)
+    found = order(hosts)
+    steps = [step for batch in found for step in batch]
+    assert all(len({step.host for step in batch}) == len(batch) for batch in found)
     for one in hosts:
         mine = [step for step in steps if step.host == one.name]
         assert [step for step in mine if step.action == STOP] == []  # nobody needs another's GPU here
@@ -158,26 +225,27 @@ def test_after_the_steps_every_engine_is_as_wanted_and_only_what_differs_was_tou
 
 
 @QUICK
-@supposing(fleets())
-def test_a_pool_that_serves_goes_on_serving_but_in_steps_that_say_so(hosts: list[EngineHost]) -> None:
+@supposing(fleets(), some.integers(0, 3))
+def test_a_pool_has_its_capacity_but_in_steps_that_say_so(hosts: list[EngineHost], max_unavailable: int) -> None:
     up = {(one.name, name) for one in hosts for name, engine in one.running.items() if engine.serving}
     known = {(one.name, name) for one in hosts for name in one.running}
-    for step in rollout(hosts, frozenset(), DEFAULT_START):
-        pool = step.engine.rsplit("-", 1)[0]
-        was_up = (step.host, step.engine) in up
-        up.discard((step.host, step.engine))
-        others = {name for _, name in up if name.startswith(f"{pool}-")}
-        assert step.alone == (was_up and not others)
-        if (step.host, step.engine) in known:
-            up.add((step.host, step.engine))
+    for batch in order(hosts, max_unavailable=max_unavailable):
+        before, touched = up, {(step.host, step.engine) for step in batch}
+        up = up - touched
+        for pool in "ab":
+            mine = [step for step in batch if step.engine.startswith(f"{pool}-") and (step.host, step.engine) in before]
+            left = sum(name.startswith(f"{pool}-") for _, name in up)
+            assert len([step for step in mine if step.short]) == (bool(mine) and left < mine[0].least)
+        up |= touched & known
 
 
-def in_parts(steps: list[Step]) -> list[str]:
-    """The same with what is done to the parts of a replica over hosts before it."""
+def in_parts(order_of: list[tuple[Step, ...]]) -> list[str]:
+    """The same, a step a line, with what is done to the parts of a replica over hosts before it."""
     return [
         line
-        for step, [line] in ((step, told([step])) for step in steps)
-        for line in [*(f"  {part.host} {part.action} {part.engine}" for part in step.parts), line]
+        for batch in order_of
+        for step in batch
+        for line in [*(f"  {part.host} {part.action} {part.engine}" for part in step.parts), *told([(step,)])]
     ]
 
 
@@ -205,22 +273,22 @@ def in_parts(steps: list[Step]) -> list[str]:
         ),
         pytest.param(
             [host("h1", {"a-0": "1"}, {"a-0": "1"}), host("h2", {"a-0.1": "1"}, {"a-0.1": "2"})],
-            ["  h1 stop a-0", "  h2 stop a-0.1", "  h2 start a-0.1", "h1 replace a-0 alone 120"],
+            ["  h1 stop a-0", "  h2 stop a-0.1", "  h2 start a-0.1", "h1 replace a-0 leaves 0 of 1 for 120 s"],
             id="one part differs",
         ),
         pytest.param(
             [host("h1", {"a-0": "1"}, {"a-0": "1"}), host("h2", {"a-0.1": "1"}, {}), host("h3", {}, {"a-0.1": "1"})],
-            ["  h1 stop a-0", "  h2 stop a-0.1", "  h3 start a-0.1", "h1 replace a-0 alone 120"],
+            ["  h1 stop a-0", "  h2 stop a-0.1", "  h3 start a-0.1", "h1 replace a-0 leaves 0 of 1 for 120 s"],
             id="a part moves",
         ),
         pytest.param(
             [host("h1", {"a-0": "1"}, {}), host("h2", {"a-0.1": "1"}, {"a-0.1": "1"}), host("h3", {}, {"a-0": "1"})],
-            ["  h1 stop a-0", "  h2 stop a-0.1", "  h2 start a-0.1", "h3 replace a-0 alone 120"],
+            ["  h1 stop a-0", "  h2 stop a-0.1", "  h2 start a-0.1", "h3 replace a-0 leaves 0 of 1 for 120 s"],
             id="the one that leads moves: no gateway may send to where it was",
         ),
         pytest.param(
             [host("h1", {"a-0": "1:x"}, {"a-0": "2:x"}), host("h2", {}, {"a-0.1": "2:y"})],
-            ["  h1 stop a-0", "  h2 start a-0.1", "h1 replace a-0 alone 120"],
+            ["  h1 stop a-0", "  h2 start a-0.1", "h1 replace a-0 leaves 0 of 1 for 120 s"],
             id="a replica grows over hosts",
         ),
         pytest.param(
@@ -236,9 +304,9 @@ def in_parts(steps: list[Step]) -> list[str]:
     ],
 )
 def test_a_replica_over_hosts_is_one(hosts: list[EngineHost], expected: list[str]) -> None:
-    assert in_parts(rollout(hosts, frozenset(), DEFAULT_START)) == expected
+    assert in_parts(order(hosts)) == expected
 
 
 def test_a_part_that_follows_is_no_spare() -> None:
     hosts = [host("h1", {"a-0": "1"}, {"a-0": "2"}), host("h2", {"a-1.1": "1"}, {"a-1.1": "1"})]
-    assert [step.alone for step in rollout(hosts, frozenset(), DEFAULT_START) if step.engine == "a-0"] == [True]
+    assert [step.short for batch in order(hosts) for step in batch if step.engine == "a-0"] == [True]

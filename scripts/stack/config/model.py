@@ -65,6 +65,7 @@ class Model(Section):
     balancing: Literal["prefix_affinity", "least_connections"] = "prefix_affinity"
     max_queue: int = Field(256, ge=1, le=100_000)
     queue_timeout: int = Field(30, ge=1, le=3600)
+    max_unavailable: int = Field(1, ge=0, le=4096)
     quantization: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")] | None = None
     lora_adapters: tuple[LoraAdapter, ...] = Field((), max_length=64, strict=False)
     max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 16

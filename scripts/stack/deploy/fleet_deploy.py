@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stack.deploy.batches import batches, pool_of
 from stack.deploy.host_state import HostState
-from stack.deploy.rollout import EngineHost, Step, WantedEngine, retired, rollout
+from stack.deploy.rollout import EngineHost, Step, WantedEngine, retired
 from stack.deploy.running import engine_from
 from stack.effects import effects, service_hashes
 from stack.errors import InputError, Problem
@@ -17,7 +18,7 @@ from stack.gateway_state import GatewayState
 from stack.plan.fleet import places_of
 from stack.plan.places import EnginePlace
 from stack.plan.types import Plan, plan_from
-from stack.roll import DEFAULT_START_SECONDS
+from stack.roll import DEFAULT_START_SECONDS, lack
 from stack.tree import checksums
 
 # Seconds of an engine that is not in the plan any more, and of everything beside waiting for engines.
@@ -88,13 +89,12 @@ def refuse_other_hosts(hosts: Sequence[HostDeploy], wanted: Sequence[str], shown
 
 
 def told_of(hosts: Sequence[HostDeploy]) -> dict[str, Any]:
-    """What the playbook does, as plain data: steps in their order, and for each host its roles, effects and engines to
-    be stopped last. seconds: that a step may take. running: whether a host has a tree of this stack by now.
+    """What the playbook does, as plain data: batches of steps in their order, and for each host its roles, effects and
+    engines to be stopped last. seconds: that a step may take. running: whether a host has a tree of this stack by now.
     """
     return {
-        "steps": [
-            {**asdict(step), "number": number, "seconds": _seconds(step, hosts)}
-            for number, step in enumerate(steps_of(hosts), 1)
+        "batches": [
+            [{**asdict(step), "seconds": _seconds(step, hosts)} for step in batch] for batch in batches_of(hosts)
         ],
         "hosts": {
             host.plan.host: {
@@ -108,16 +108,21 @@ def told_of(hosts: Sequence[HostDeploy]) -> dict[str, Any]:
     }
 
 
-def steps_of(hosts: Sequence[HostDeploy]) -> list[Step]:
-    """Every engine that is started, replaced or stopped, in this order."""
+def batches_of(hosts: Sequence[HostDeploy]) -> list[tuple[Step, ...]]:
+    """Every engine that is started, replaced or stopped, those of a batch at once."""
     drained = frozenset().union(*(host.told.gateway.drained for host in hosts))
     serving = [_engine_host(host) for host in hosts if host.plan.engines or host.told.engines]
-    return rollout(serving, drained, DEFAULT_START_SECONDS)
+    # hosts that only serve know the replicas of their own alone
+    least: dict[str, int] = {}
+    for pool in (pool for host in hosts for pool in host.plan.pools if pool.engines):
+        name = pool_of(pool.engines[0])
+        least[name] = max(pool.least, least.get(name, 0))
+    return batches(serving, drained, least, DEFAULT_START_SECONDS)
 
 
-def refuse_downtime(steps: Sequence[Step], shown: str) -> None:
+def refuse_downtime(wanted: Iterable[Iterable[Step]], shown: str) -> None:
     """A gap in service is for a person to want. Raises InputError, naming each and how long it is expected to be."""
-    problems = [Problem("models", _gap(step)) for step in steps if step.alone]
+    problems = [Problem("models", _gap(step)) for batch in wanted for step in batch if step.short]
     if problems:
         raise InputError(shown, problems)
 
@@ -145,8 +150,8 @@ def _seconds(step: Step, hosts: Sequence[HostDeploy]) -> int:
 def _gap(step: Step) -> str:
     done = {"replace": "replaced", "stop": "stopped"}[step.action]
     return (
-        f"{step.engine} on host {step.host!r} has to be {done} and no other replica serves its model meanwhile: no"
-        f" answers for about {step.gap} s. Add a replica, in a deploy of its own, or set ALLOW_DOWNTIME=1"
+        f"{step.engine} on host {step.host!r} has to be {done} and {lack(step.left, step.least)} for about"
+        f" {step.gap} s. Add a replica, in a deploy of its own, or set ALLOW_DOWNTIME=1"
     )
 
 

@@ -1,4 +1,4 @@
-"""In which order the engines of a fleet are started, replaced and stopped: one at a time, never the last that serves.
+"""What is done to the engines of a fleet, and on each host in which order.
 
 Pure. What an engine was made from is told by Compose's own hash, so a deploy that was cut off goes on with the engines
 that are still to be done. A replica that spans hosts is one engine here: all of its parts are done in one step.
@@ -45,51 +45,39 @@ class PartStep:
 
 @dataclass(frozen=True)
 class Step:
-    """One engine, done before the next one is begun. start: it does not run here. replace: it runs as it was before.
+    """One engine, done before the next one of its host is begun. start: it does not run here. replace: it runs as it
+    was before. stop: it is not wanted here any more, or as something else, and its GPUs or its port are needed by the
+    next one.
 
-    stop: it is not wanted here any more, or as something else, and its GPUs or its port are needed by the next one.
-    alone: no other replica of its pool serves meanwhile. gap: seconds without an answer that this is expected to cost.
-    parts: of a replica that spans hosts, what is done in this order before it is started: the part that leads is
-    stopped, then those that follow it, and those of the new one are started, which wait for their leader.
+    short: meanwhile fewer replicas of its pool serve, `left`, than shall at the `least`, for about `gap` seconds.
+    parts: of a replica that spans hosts, what is done in this order before it is started: the
+    part that leads is stopped, then those that follow it, and those of the new one are started, which wait for their
+    leader.
     """
 
     host: str
     engine: str
     action: str
-    alone: bool = False
+    short: bool = False
+    left: int = 0
+    least: int = 0
     gap: int = 0
     parts: tuple[PartStep, ...] = ()
 
+    @property
+    def at(self) -> frozenset[tuple[str, str]]:
+        """(host, engine or part) of all that it touches."""
+        return frozenset({(self.host, self.engine), *((part.host, part.engine) for part in self.parts)})
 
-def rollout(hosts: Sequence[EngineHost], drained: frozenset[str], default_start: int) -> list[Step]:
-    """The steps, host by host; of a host those that do not serve first. drained: replicas that get no request anyway.
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The hosts that it touches."""
+        return frozenset(host for host, _ in self.at)
 
-    default_start: seconds for an engine whose start has not been seen.
-    """
-    serving = {
-        (host.name, name)
-        for host in hosts
-        for name, engine in host.running.items()
-        if engine.serving and name not in drained and name == leader_of(name)
-    }
-    seconds = {host.name: host.start_seconds for host in hosts}
-    pools = {_pool_of(name) for host in hosts for name in host.wanted}
-    runs = {(host.name, name) for host in hosts for name in host.running}
-    steps: list[Step] = []
-    for step in _Order(hosts).steps():
-        at = {(step.host, step.engine), *((part.host, part.engine) for part in step.parts)}
-        alone = False
-        if step.action != START and at & serving:
-            serving -= at
-            pool = _pool_of(step.engine)
-            # a model that the new stack file has no more of may go
-            alone = pool in pools and not any(_pool_of(name) == pool for _, name in serving)
-        gap = int(seconds[step.host].get(step.engine, default_start)) if alone else 0
-        steps.append(Step(step.host, step.engine, step.action, alone, gap, step.parts))
-        # a gateway knows no engine that is new here until it gets the new tree, at the end
-        if step.action != STOP and (step.host, step.engine) in runs and step.engine not in drained:
-            serving.add((step.host, step.engine))
-    return steps
+
+def steps(hosts: Sequence[EngineHost]) -> list[Step]:
+    """Every step, host by host; of a host those that do not serve first. What they cost is not said yet."""
+    return list(_Order(hosts).steps())
 
 
 def retired(host: EngineHost) -> list[str]:
@@ -97,10 +85,6 @@ def retired(host: EngineHost) -> list[str]:
     a request any more.
     """
     return sorted(host.running.keys() - host.wanted.keys())
-
-
-def _pool_of(engine: str) -> str:
-    return engine.rsplit("-", 1)[0]
 
 
 class _Order:

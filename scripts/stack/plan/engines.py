@@ -60,7 +60,7 @@ def make_pool(model: Model, name: str, engines: Sequence[str]) -> Pool:
     return Pool(
         name, model.served_model_name, tuple(engines),
         model.balancing, model.max_num_seqs, model.max_queue, model.queue_timeout,
-        model.task, tuple(adapter.name for adapter in model.lora_adapters),
+        model.task, tuple(adapter.name for adapter in model.lora_adapters), model.max_unavailable,
     )  # fmt: skip
 
 

@@ -55,7 +55,8 @@ class Pool:
     """The replicas of one model: one HAProxy backend.
 
     max_num_seqs: requests that one replica works on; max_queue: how many more wait, for queue_timeout seconds.
-    adapters: more names that clients may ask for, answered by the same replicas.
+    adapters: more names that clients may ask for, answered by the same replicas. max_unavailable: replicas that a
+    change may take away at once.
     """
 
     name: str
@@ -67,6 +68,12 @@ class Pool:
     queue_timeout: int
     task: str = "generate"
     adapters: tuple[str, ...] = ()
+    max_unavailable: int = 1
+
+    @property
+    def least(self) -> int:
+        """Replicas that serve whatever is changed: the capacity that a deploy never goes below."""
+        return max(1, len(self.engines) - self.max_unavailable)
 
     @property
     def has_affinity(self) -> bool:

@@ -61,9 +61,9 @@ class Run:
 
     def failures(self) -> str:
         """What failed tasks, and unreachable hosts, had to say."""
-        failed = [result for _, _, result in self.tasks if result.get("failed") or result.get("unreachable")]
-        said = ("msg", "stderr", "stdout", "results")
-        return "\n".join(str(result[key]) for result in failed for key in said if result.get(key))
+        failed = [(name, result) for _, name, result in self.tasks if result.get("failed") or result.get("unreachable")]
+        said = ("msg", "stderr", "stdout", "module_stderr", "module_stdout", "results")
+        return "\n".join(f"{name}: {result[key]}" for name, result in failed for key in said if result.get(key))
 
 
 def good(run: Run) -> Run:
