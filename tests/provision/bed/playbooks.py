@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,17 @@ class Run:
     stats: dict[str, dict[str, int]]
     tasks: list[tuple[str, str, dict[str, Any]]] = field(repr=False)
     processor_seconds: float = 0.0  # Ansible's own: what a machine that is busy otherwise does not stretch
+    spans: list[tuple[str, float, float]] = field(default_factory=list, repr=False)  # task, its start and end (Unix)
 
     def changed(self) -> list[str]:
         """Names of the tasks that changed something, in order."""
         return [name for _, name, result in self.tasks if result.get("changed")]
+
+    def took(self, first: str, last: str) -> float:
+        """Seconds from the start of one task, where it ran first, to the end of another, where it ran last."""
+        return max(end for name, _, end in self.spans if name.endswith(last)) - min(
+            start for name, start, _ in self.spans if name.endswith(first)
+        )
 
     def results(self) -> list[dict[str, Any]]:
         """Of every task, and of every item of a loop by itself: what a run costs, whichever machine it runs on."""
@@ -145,6 +153,7 @@ def play(playbook: str, inventory: Path, *arguments: str, kill_at: str | None = 
 def _parsed(code: int, seconds: float, lines: list[str], processor_seconds: float) -> Run:
     tasks: list[tuple[str, str, dict[str, Any]]] = []
     stats: dict[str, dict[str, int]] = {}
+    spans = []
     other = []
     for line in lines:
         try:
@@ -156,8 +165,9 @@ def _parsed(code: int, seconds: float, lines: list[str], processor_seconds: floa
             stats = event["stats"]
         kind = event.get("_event", "")
         if kind.startswith("v2_runner_on") and kind != "v2_runner_on_start":
-            name = event["task"]["name"]
+            name, at = event["task"]["name"], event["task"]["duration"]
+            spans.append((name, *(datetime.fromisoformat(at[key]).timestamp() for key in ("start", "end"))))
             for host, result in event["hosts"].items():
                 if not result.get("skipped"):
                     tasks.append((host, name, result))
-    return Run(code, seconds, "".join(other), stats, tasks, processor_seconds)
+    return Run(code, seconds, "".join(other), stats, tasks, processor_seconds, spans)
