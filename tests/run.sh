@@ -43,8 +43,10 @@ part() {
 }
 part tests/unit.sh
 part tests/lint.sh
+part .venv/bin/python -m pytest --numprocesses auto --dist worksteal tests/plays
 part .venv/bin/python -m pytest --verbose -s -rs tests/integration # what is skipped is said at the end
 part .venv/bin/python -m pytest --verbose -s tests/provision/test_provision.py
+part .venv/bin/python -m pytest --verbose -s tests/deploy/test_deploy.py
 
 echo "test: $((SECONDS - began)) s in all" >&2
 ((${#failed[@]} == 0)) || { printf 'test: failed: %s\n' "${failed[@]}" >&2 && exit 1; }

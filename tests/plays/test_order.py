@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fleet.playing import play
+from plays.playing import play
 
 # host -> its roles, and whether it has a tree of the stack by now
 HOSTS: dict[str, tuple[str, bool]] = {

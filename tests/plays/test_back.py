@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.standins import NEW, OLD, ROLES, Fleet, Ran, plays_of
+from plays.standins import NEW, OLD, ROLES, Fleet, Ran, plays_of
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fleet.playing import ANSIBLE
-from fleet.standins import NEW, Fleet, Ran
+from plays.playing import ANSIBLE
+from plays.standins import NEW, Fleet, Ran
 
 HOOKS = ANSIBLE / "playbooks/hooks"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from fleet.playing import ANSIBLE, play
+from plays.playing import ANSIBLE, play
 
 ROLES = {
     "front": ["gateway", "observability"],

@@ -1,6 +1,6 @@
 """The playbooks about releases, played for real on folders that stand for hosts; their programs only answer.
 
-No server is needed: `pytest tests/deploy/test_release_playbooks.py` takes half a minute.
+No server is needed.
 """
 
 from __future__ import annotations

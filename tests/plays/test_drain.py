@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fleet.playing import ANSIBLE
-from fleet.standins import NEW, Fleet, Ran
+from plays.playing import ANSIBLE
+from plays.standins import NEW, Fleet, Ran
 
 
 @pytest.fixture
