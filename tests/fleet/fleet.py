@@ -40,8 +40,7 @@ class Fleet:
             for number, name in enumerate((*ROLES, "stranger"), 11)
         }
         entries = [
-            {"name": self.hosts[name].name, "roles": roles, "address": self.hosts[name].address}
-            | ({"interface": "eth0"} if "gateway" in roles else {})
+            {"name": self.hosts[name].name, "roles": roles, "address": self.hosts[name].address, "interface": "eth0"}
             for name, roles in ROLES.items()
         ]
         self.hosts_file = folder / "fleet.yaml"
