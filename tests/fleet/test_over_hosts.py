@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from deploy.bed import STACK
@@ -27,6 +28,11 @@ def parts(fleet: Fleet) -> dict[tuple[str, str], tuple[str, str]]:
     }
 
 
+def all_anew(fleet: Fleet, before: dict[tuple[str, str], tuple[str, str]]) -> bool:
+    now = parts(fleet)
+    return all(now.get(one, before[one]) != before[one] for one in before)
+
+
 def answers(fleet: Fleet) -> bool:
     return all(fleet.hosts[name].completion() == 200 for name in ("gw-a", "gw-b"))
 
@@ -45,8 +51,7 @@ def test_a_part_that_is_killed_brings_all_of_it_down_and_up_again(fleet: Fleet) 
     for host, name in (FOLLOWER, LEADER):
         before = parts(fleet)
         fleet.hosts[host].sh(f"docker exec {before[host, name][0]} python3 -c 'import os; os.kill(-1, 9)'")
-        took = until(lambda before=before: all(parts(fleet).get(one, before[one]) != before[one] for one in before), 600,
-                     "both parts started anew")  # fmt: skip
+        took = until(partial(all_anew, fleet, before), 600, "both parts started anew")
         back = until(lambda: answers(fleet), 600, "an answer through both gateways")
         print(f"{name} killed: both parts anew after {took:.0f} s, answers after {took + back:.0f} s, n=1")
 
