@@ -10,13 +10,10 @@ from datetime import datetime
 
 import pytest
 
-from deploy.bed import STATE, StackHost
+from deploy.bed import PAUSE, STATE, StackHost
 from fleet.fleet import ENGINES, ROLES, SEED, Fleet, flags
 from provision.bed.playbooks import Run, good
 from waiting import until
-
-# A deploy takes minutes and enough is asked anyway: a new engine gets more of the cores that all of them share here.
-PAUSE = 1.0
 
 
 def connects(host: StackHost, address: str, port: int) -> bool:
