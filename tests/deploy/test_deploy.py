@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from deploy.bed import STACK, STATE, Controller, Servers, StackHost
-from provision.bed.playbooks import good
+from provision.bed.playbooks import ROOT, good
 
 ENGINES = ["engine-toy-0", "engine-toy-1"]
 KEY = "sk-from-a-vault-0123456789"
@@ -62,6 +63,23 @@ def test_the_second_run_changes_and_restarts_nothing(host: StackHost, controller
     run = good(controller.play("deploy.yml", host, stack_api_keys={"default": KEY}))
     print(f"second deploy: {run.seconds:.0f} s, n=1")
     assert run.changed() == []
+    assert host.restarted(before) == []
+
+
+def test_make_says_what_runs_on_the_host_and_what_a_deploy_would_change(
+    host: StackHost, controller: Controller
+) -> None:
+    before = host.containers()
+
+    def make(target: str) -> str:
+        command = ["make", target, f"INVENTORY={controller.folder / 'hosts.yml'}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    said = make("status")
+    assert all(engine in said for engine in ENGINES)
+    assert "changed=0" in make("diff")
     assert host.restarted(before) == []
 
 
