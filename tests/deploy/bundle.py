@@ -23,7 +23,7 @@ def bundle() -> Path:
     FOLDER.mkdir(parents=True, exist_ok=True)
     if not _is_of_this_checkout(FOLDER / "images.tar"):
         _save_images()
-    _download_wheels()
+    _download_wheels(for_hosts((ROOT / "requirements.lock").read_text()), FOLDER / "wheels")
     return FOLDER
 
 
@@ -45,9 +45,15 @@ def _save_images() -> None:
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
-def _download_wheels() -> None:
-    lock, wheels, stamp = FOLDER / "requirements.lock", FOLDER / "wheels", FOLDER / "wheels/complete"
-    text = for_hosts((ROOT / "requirements.lock").read_text())
+def controller_wheels() -> Path:
+    """A folder of the bundle with all that a controller installs, which is ansible too."""
+    folder = FOLDER / "controller-wheels"
+    _download_wheels((ROOT / "requirements.lock").read_text(), folder)
+    return folder
+
+
+def _download_wheels(text: str, wheels: Path) -> None:
+    lock, stamp = wheels.with_suffix(".lock"), wheels / "complete"
     if stamp.is_file() and stamp.read_text() == text:
         return
     lock.write_text(text)

@@ -1,21 +1,22 @@
-"""A server that deploys to itself: timer, signature, metrics.
-
-The playbook is a stand-in for the project's; the way from the timer to it is real.
-Long: make test-hosts-matrix. Written, not run yet: README.md.
+"""A server that deploys to itself: timer, signature, metrics; with a stand-in for the project's playbook, then with
+the project itself. Long: make test-hosts-matrix.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
-from deploy.bed import Controller, Servers, StackHost
-from provision.bed.playbooks import good
+from deploy.bed import STACK, Controller, Servers, StackHost
+from deploy.bundle import controller_wheels
+from provision.bed.playbooks import ROOT, good
 
-REPOSITORY = "/root/repository"
+REPOSITORY, PROJECT = "/root/repository", "/root/project"
 METRICS = "/var/lib/node_exporter/textfile/vllm_onprem_pull.prom"
 # In the place of the project's: says for whom it would be played.
 SETUP = """#!/bin/sh
@@ -49,11 +50,21 @@ def pull_mode(controller: Controller, host: StackHost, **variables: Any) -> list
     return run.changed()
 
 
-def commit(host: StackHost, text: str, *flags: str) -> None:
-    """In the repository on the host, which need not be reached over a network for this."""
-    host.write(f"{REPOSITORY}/stack.yaml", text)
+def wanted(host: StackHost, key: str, repository: str, inventory: str) -> dict[str, Any]:
+    """Variables of a host that pulls; each repository has a state of its own."""
+    return {
+        "pull_deploy_enabled": True, "pull_deploy_url": repository, "pull_deploy_branch": "main",
+        "pull_deploy_allowed_signers": [f'alice@example.org namespaces="git" {key}'],
+        "pull_deploy_host": host.name, "pull_deploy_inventory": inventory, "pull_deploy_interval": 86400,
+        "pull_deploy_state": f"/var/lib/vllm-onprem/pull-of{repository.replace('/', '-')}",
+    }  # fmt: skip
+
+
+def commit(host: StackHost, repository: str, stack: str, *flags: str) -> None:
+    """In a repository on the host, which need not be reached over a network for this."""
+    host.write(f"{repository}/stack.yaml", stack)
     signing = "-c gpg.format=ssh -c user.signingKey=/root/key -c user.name=a -c user.email=a@example.org"
-    host.sh(f"cd {REPOSITORY} && git add . && git {signing} commit --quiet -m x {' '.join(flags)}")
+    host.sh(f"cd {repository} && git add . && git {signing} commit --quiet -m x {' '.join(flags)}")
 
 
 def pull(host: StackHost) -> tuple[bool, str]:
@@ -63,29 +74,66 @@ def pull(host: StackHost) -> tuple[bool, str]:
 
 
 def test_a_host_pulls_what_is_signed_and_nothing_else(host: StackHost, controller: Controller, key: str) -> None:
-    wanted = {
-        "pull_deploy_enabled": True, "pull_deploy_url": REPOSITORY, "pull_deploy_branch": "main",
-        "pull_deploy_allowed_signers": [f'alice@example.org namespaces="git" {key}'],
-        "pull_deploy_host": host.name, "pull_deploy_inventory": "hosts.yml", "pull_deploy_interval": 86400,
-    }  # fmt: skip
-    pull_mode(controller, host, **wanted)
-    assert pull_mode(controller, host, **wanted) == []
+    variables = wanted(host, key, REPOSITORY, "hosts.yml")
+    pull_mode(controller, host, **variables)
+    assert pull_mode(controller, host, **variables) == []
     assert host.sh("systemctl is-enabled vllm-onprem-pull.timer").strip() == "enabled"
     host.sh(f"git init --quiet --initial-branch=main {REPOSITORY} && mkdir {REPOSITORY}/scripts")
     host.write(f"{REPOSITORY}/scripts/setup.sh", SETUP)
     host.write(f"{REPOSITORY}/host", host.name)
     host.sh(f"chmod +x {REPOSITORY}/scripts/setup.sh")
 
-    commit(host, "one")
+    commit(host, REPOSITORY, "one")
     ended_well, said = pull(host)
     assert (ended_well, 'result="refused"' in said) == (False, True)
     assert host.run("test", "-e", "/root/played").code != 0
-    commit(host, "two", "-S")
+    commit(host, REPOSITORY, "two", "-S")
     ended_well, said = pull(host)
     assert (ended_well, 'result="applied"' in said) == (True, True), host.sh("journalctl -u vllm-onprem-pull")
     ended_well, said = pull(host)
     assert (ended_well, 'result="unchanged"' in said) == (True, True)
     assert len(host.read("/root/played").splitlines()) == 2  # asked for its hosts, then played
+
+
+def tracked() -> bytes:
+    """What git has of this checkout, as a tar archive."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
+    command = ["tar", "--create", "--null", "--files-from=-"]
+    return subprocess.run(command, cwd=ROOT, input=names, check=True, capture_output=True).stdout
+
+
+def test_a_host_deploys_what_a_signed_commit_of_this_project_says(
+    host: StackHost, controller: Controller, key: str
+) -> None:
+    before = host.containers()
+    host.sh(f"git init --quiet --initial-branch=main {PROJECT}")
+    host.container.put_archive(PROJECT, tracked())
+    values = {
+        "ansible_python_interpreter": "/usr/bin/python3",
+        "stack_file": "{{ playbook_dir }}/../../stack.yaml",
+        "stack_wheels": "/srv/bundle/wheels",
+    }
+    inventory = {"gpu_nodes": {"hosts": {host.name: None}, "vars": values}}
+    host.write(f"{PROJECT}/ours/hosts.yml", yaml.safe_dump(inventory))
+    own_python = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"/srv/bundle/{controller_wheels().name}"}
+    variables = wanted(host, key, PROJECT, "ours/hosts.yml")
+    pull_mode(controller, host, **variables, pull_deploy_environment=own_python)
+    (model,) = STACK["models"]
+    flagged = {**STACK, "models": [{**model, "extra_args": [*model["extra_args"], "--seed", "7"]}]}
+    stack = yaml.safe_dump(flagged)
+
+    commit(host, PROJECT, stack)
+    ended_well, said = pull(host)
+    assert (ended_well, 'result="refused"' in said, host.restarted(before)) == (False, True, [])
+    commit(host, PROJECT, stack, "--amend", "-S")
+    ended_well, said = pull(host)
+    assert (ended_well, 'result="applied"' in said) == (True, True), host.sh("journalctl -u vllm-onprem-pull")
+    assert host.restarted(before) == ["engine-toy-0", "engine-toy-1"]
+    assert host.completion() == 200
+    record = "/opt/vllm-onprem/current/.venv/bin/python /opt/vllm-onprem/current/scripts/releases.py"
+    running = json.loads(host.sh(f"{record} /opt/vllm-onprem/current/stack.yaml --json"))["releases"][0]
+    assert running["running"]
+    assert "signed by alice@example.org" in str(running)
 
 
 def test_a_host_that_shall_not_pull_any_more_has_no_timer_and_no_metric(
