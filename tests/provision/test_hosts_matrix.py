@@ -341,35 +341,7 @@ def test_a_host_in_use_is_not_upgraded(provisioned: Fresh, run_play: Play) -> No
     assert host.package("nvidia-driver-cuda") == f"{OLD}-1"
 
 
-# --- without a way out, and many at once
-
-
-def test_a_host_without_a_way_out_is_provisioned_from_a_mirror(
-    fresh: Fresh, run_play: Play, bed: Bed, repositories: Repositories
-) -> None:
-    builder = fresh()
-    run = good(run_play("mirror.yml", builder))
-    assert run_play("mirror.yml", builder).changed() == []
-    builder.sh("cd /srv/vllm-onprem-mirror && sha256sum --check --quiet SHA256SUMS")
-    stream, _ = builder.container.get_archive("/srv/vllm-onprem-mirror")
-    archive = repositories.folder / "mirror.tar"
-    archive.write_bytes(b"".join(stream))
-    import tarfile  # noqa: PLC0415  only here
-
-    with tarfile.open(archive) as tar:
-        tar.extractall(repositories.folder, filter="data")
-
-    host = fresh(closed=True)
-    assert host.run("python3", "-c", "import socket; socket.create_connection(('example.com', 80), 3)").code != 0
-    url = f"{bed.closed_url}/vllm-onprem-mirror"
-    run = run_play(
-        "provision.yml",
-        host,
-        package_sources_mirror_url=url,
-        package_sources_mirror_key=f"{url}/key.asc",
-    )
-    good(run)
-    assert host.json("/var/lib/vllm-onprem/node_report.json")["drift"] == []
+# --- many at once
 
 
 def test_several_hosts_at_once_are_cheaper_than_one_after_the_other(fresh: Fresh, run_play: Play) -> None:
