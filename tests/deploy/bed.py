@@ -164,11 +164,12 @@ class Controller:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def play(
-        self, playbook: str, host: Host | list[Host], *arguments: str, stack: Mapping[str, Any] | None = None,
-        kill_at: str | None = None, **variables: Any,
-    ) -> Run:  # fmt: skip
-        """Run a playbook against hosts. stack: top-level keys of the stack file to replace."""
+    @property
+    def inventory(self) -> Path:
+        return self.folder / "hosts.yml"
+
+    def write(self, host: Host | list[Host], stack: Mapping[str, Any] | None = None, **variables: Any) -> None:
+        """The inventory of hosts, and the stack file. stack: top-level keys of it to replace."""
         hosts = host if isinstance(host, list) else [host]
         stack_file = self.folder / "stack.yaml"
         stack_file.write_text(yaml.safe_dump({**STACK, **(stack or {})}))
@@ -181,8 +182,14 @@ class Controller:
             "stack_wheels": "/srv/bundle/wheels",
             **variables,
         }
-        inventory = self.folder / "hosts.yml"
-        inventory.write_text(
+        self.inventory.write_text(
             yaml.safe_dump({"gpu_nodes": {"hosts": {each.name: None for each in hosts}, "vars": values}})
         )
-        return play(playbook, inventory, *arguments, kill_at=kill_at)
+
+    def play(
+        self, playbook: str, host: Host | list[Host], *arguments: str, stack: Mapping[str, Any] | None = None,
+        kill_at: str | None = None, **variables: Any,
+    ) -> Run:  # fmt: skip
+        """Run a playbook against hosts. stack: as in write()."""
+        self.write(host, stack, **variables)
+        return play(playbook, self.inventory, *arguments, kill_at=kill_at)

@@ -1,4 +1,4 @@
-"""The hard cases, on servers of their own: what a cut run leaves, a reboot, a full disk, a wrong password.
+"""The hard cases, on servers of their own: looked at, left by a cut run, refused, rebooted, full, a wrong password.
 
 Long: make test-hosts-matrix.
 """
@@ -38,6 +38,25 @@ def models(*flags: str, more: bool = False) -> dict[str, Any]:
 
 def deployed(controller: Controller, host: StackHost, **options: Any) -> None:
     good(controller.play("deploy.yml", host, **options))
+
+
+def everything(host: StackHost) -> str:
+    """Files and units of a deploy: what a run that only looks must leave as they are."""
+    return host.sh(
+        "for folder in /opt/vllm-onprem /var/lib/vllm-onprem /etc/systemd/system; do"
+        " [ ! -e $folder ] || find $folder -not -path '*/__pycache__*' -not -path '*/metrics/*' -type f"
+        " -exec sha256sum {} +; done | sort -k2"
+    )
+
+
+def test_check_mode_on_a_host_without_a_stack_shows_files_and_changes_nothing(
+    host: StackHost, controller: Controller
+) -> None:
+    before = everything(host)
+    run = good(controller.play("deploy.yml", host, "--check", "--diff"))
+    differences = [str(result.get("diff", "")) + str(result.get("results", "")) for _, _, result in run.tasks]
+    assert any("--enforce-eager" in text for text in differences)
+    assert everything(host) == before
 
 
 # --- the controller dies; the play is run again
@@ -81,6 +100,33 @@ def test_a_removed_model_is_gone_and_the_other_not_touched(host: StackHost, cont
     assert host.completion() == 200
 
 
+def test_a_changed_alert_rule_reloads_prometheus_alone(host: StackHost, controller: Controller, tmp_path: Path) -> None:
+    deployed(controller, host, stack=models())
+    before, reloads = host.containers(), host.reloads()
+    rules = tmp_path / "ours.yaml"
+    rules.write_text("groups: [{name: ours, rules: [{alert: Ours, expr: vector(1) > 2}]}]\n")
+    changed = {**models(), "observability": {"rules": [str(rules)]}}
+    good(controller.play("deploy.yml", host, stack=changed))
+    assert host.restarted(before) == []
+    now = host.reloads()
+    assert [part for part in now if now[part] != reloads[part]] == ["prometheus"]
+
+
+def test_a_configuration_that_is_refused_leaves_the_stack_untouched(
+    host: StackHost, controller: Controller, tmp_path: Path
+) -> None:
+    deployed(controller, host, stack=models())
+    before, live = host.containers(), host.sh(f"cd {STATE}/live && find . -type f -exec sha256sum {{}} + | sort")
+    rules = tmp_path / "broken.yaml"
+    rules.write_text("groups: [{name: g, rules: [{alert: A, expr: 'sum(('}]}]\n")
+    run = controller.play("deploy.yml", host, stack={**models(), "observability": {"rules": [str(rules)]}})
+    assert run.code != 0
+    assert "promtool" in run.failures()
+    assert host.restarted(before) == []
+    assert host.sh(f"cd {STATE}/live && find . -type f -exec sha256sum {{}} + | sort") == live
+    assert host.completion() == 200
+
+
 def test_a_host_comes_back_from_a_reboot_and_needs_no_deploy(host: StackHost, controller: Controller) -> None:
     deployed(controller, host, stack=models())
     before = host.containers()
@@ -101,7 +147,7 @@ def test_the_hosts_own_checks_pass(host: StackHost, controller: Controller) -> N
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "tests/hosts/test_stack.py", "--hosts=ansible://gpu_nodes"),
-            f"--ansible-inventory={controller.folder / 'hosts.yml'}",
+            f"--ansible-inventory={controller.inventory}",
         ],
         cwd=ROOT,
         env={
