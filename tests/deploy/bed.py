@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from docker.types import IPAMConfig, IPAMPool
 
 from integration.load import Load
 from provision.bed.hosts import FIXTURE, LABEL, Host
-from provision.bed.playbooks import Run, play
+from provision.bed.playbooks import ROOT, Run, play
 
 STATE = "/var/lib/vllm-onprem/stack/stacks/fleet"
 PORT = 8443
@@ -193,3 +194,10 @@ class Controller:
         """Run a playbook against hosts. stack: as in write()."""
         self.write(host, stack, **variables)
         return play(playbook, self.inventory, *arguments, kill_at=kill_at)
+
+    def make(self, target: str) -> str:
+        """What a target of the Makefile prints about the hosts of the inventory."""
+        command = ["make", target, f"INVENTORY={self.inventory}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout

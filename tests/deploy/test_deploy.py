@@ -1,8 +1,7 @@
-"""One server as an operator treats it: deployed, again, looked at, changed under load. Part of `make test`."""
+"""One server as an operator treats it: deployed, again, changed under load. Part of `make test`."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.bed import STACK, Controller, Servers, StackHost
-from provision.bed.playbooks import ROOT, good
+from provision.bed.playbooks import good
 
 ENGINES = ["engine-toy-0", "engine-toy-1"]
 KEY = "sk-from-a-vault-0123456789"
@@ -47,31 +46,16 @@ def test_the_second_run_changes_and_restarts_nothing(host: StackHost, controller
     assert host.restarted(before) == []
 
 
-def test_make_says_what_runs_on_the_host_and_what_a_deploy_would_change(
-    host: StackHost, controller: Controller
-) -> None:
-    before = host.containers()
-    controller.write(host, stack=flags("--seed", "7"))
-
-    def make(target: str) -> str:
-        command = ["make", target, f"INVENTORY={controller.inventory}"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    said = make("status")
-    assert all(engine in said for engine in ENGINES)
-    said = make("diff")
-    assert "--seed" in said
-    assert all(f"{engine}: recreate" in said for engine in ENGINES)
-    assert host.restarted(before) == []
+def test_make_says_what_runs_on_the_host(host: StackHost, controller: Controller) -> None:
+    said = controller.make("status")
+    assert all(engine in said for engine in host.containers())
 
 
 def test_a_changed_flag_replaces_engines_one_after_the_other_and_no_request_fails(
     host: StackHost, controller: Controller, tmp_path: Path
 ) -> None:
     before = host.containers()
-    with host.load(tmp_path) as load:
+    with host.load(tmp_path, workers=2) as load:
         load.wait_for(20, 60)
         run = controller.play("deploy.yml", host, stack=flags("--seed", "7"))
         load.wait_for(20, 60)

@@ -49,14 +49,25 @@ def everything(host: StackHost) -> str:
     )
 
 
-def test_check_mode_on_a_host_without_a_stack_shows_files_and_changes_nothing(
+def test_a_look_at_a_host_without_a_stack_shows_files_and_changes_nothing(
     host: StackHost, controller: Controller
 ) -> None:
     before = everything(host)
-    run = good(controller.play("deploy.yml", host, "--check", "--diff"))
-    differences = [str(result.get("diff", "")) + str(result.get("results", "")) for _, _, result in run.tasks]
-    assert any("--enforce-eager" in text for text in differences)
+    controller.write(host)
+    said = controller.make("diff")
+    assert "--enforce-eager" in said
+    assert "engine-toy-0: create" in said
     assert everything(host) == before
+
+
+def test_a_look_at_a_changed_stack_says_what_would_be_replaced(host: StackHost, controller: Controller) -> None:
+    deployed(controller, host)
+    before = host.containers()
+    controller.write(host, stack=models("--seed", "9"))
+    said = controller.make("diff")
+    assert "--seed" in said
+    assert all(f"engine-toy-{number}: recreate" in said for number in range(2))
+    assert host.restarted(before) == []
 
 
 # --- the controller dies; the play is run again
