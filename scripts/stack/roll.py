@@ -60,22 +60,28 @@ def _differing(project: str, files: Files, client: docker.DockerClient, names: C
 def shortages(
     plan: Plan, replaced: Collection[str], drained: frozenset[str], client: docker.DockerClient
 ) -> dict[str, str]:
-    """Engines among the replaced that serve now -> what their pool lacks meanwhile, of those where that is too much."""
+    """Engines among the replaced that serve now -> what their pool lacks meanwhile, of those where that is too much.
+
+    One that does not serve is replaced before them, and they are not touched unless it serves then.
+    """
     running = containers(client, plan.project)
     serving = {name for name, part in running.items() if condition(part) == "healthy"} - drained
-    return {
-        name: lack(len(others), pool.least)
-        for pool in plan.pools
-        for name in pool.engines
-        if name in replaced and name in serving and len(others := (serving & {*pool.engines}) - {name}) < pool.least
-    }
+    found: dict[str, str] = {}
+    for pool in plan.pools:
+        up = {*pool.engines} & (serving | {*replaced}) - drained
+        left = len(up) - 1
+        if left < pool.least:
+            found |= {name: lack(left, pool.least) for name in pool.engines if name in serving and name in replaced}
+    return found
 
 
 def lack(serving: int, least: int) -> str:
-    """What a change costs a pool that has this many replicas left, of at least so many; how long is to follow."""
+    """What a change costs a pool of which so many serve meanwhile, and not at least so many. Goes on with a time."""
     if not serving:
         return "no other replica serves its model meanwhile: no answers"
-    return f"{serving} of its model serve meanwhile, where max_unavailable wants {least}: less capacity"
+    return (
+        f"only {serving} of the {least} replicas that max_unavailable leaves serve its model meanwhile: less capacity"
+    )
 
 
 def roll(

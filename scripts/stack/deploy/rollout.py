@@ -49,10 +49,9 @@ class Step:
     was before. stop: it is not wanted here any more, or as something else, and its GPUs or its port are needed by the
     next one.
 
-    short: meanwhile fewer replicas of its pool serve, `left`, than shall at the `least`, for about `gap` seconds.
-    parts: of a replica that spans hosts, what is done in this order before it is started: the
-    part that leads is stopped, then those that follow it, and those of the new one are started, which wait for their
-    leader.
+    short: of its pool fewer serve meanwhile (`left`) than shall (`least`), for about `gap` seconds. parts: of a replica
+    that spans hosts, what is done in this order before it is started: the part that leads is stopped, then those that
+    follow it, and those of the new one are started, which wait for their leader.
     """
 
     host: str
