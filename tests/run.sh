@@ -22,8 +22,9 @@ stop_our_engine() {
 install() {
   apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
 }
-command -v curl >/dev/null || install curl || exit   # pasted in a test
-command -v ip >/dev/null || install iproute2 || exit # a machine beyond this one is a network namespace
+command -v curl >/dev/null || install curl || exit          # pasted in a test
+command -v ssh >/dev/null || install openssh-client || exit # signs commits; does not reach a host
+command -v ip >/dev/null || install iproute2 || exit        # a machine beyond this one is a network namespace
 command -v chromium >/dev/null || install chromium ||
   echo "test: no Chromium: nobody looks at the report's picture, that test is skipped" >&2
 scripts/setup.sh dev || exit
