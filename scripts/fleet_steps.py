@@ -30,9 +30,10 @@ def main() -> int:
     names = [host.name for host in load_hosts(arguments.hosts)]
     fleet_deploy.refuse_other_hosts(list(told.values()), names, str(arguments.hosts))
     hosts = [told[name] for name in names]
+    batches = fleet_deploy.batches_of(hosts)
     if not arguments.look and not os.environ.get("ALLOW_DOWNTIME"):
-        fleet_deploy.refuse_downtime(fleet_deploy.batches_of(hosts), shown)
-    console.print_json(fleet_deploy.told_of(hosts))
+        fleet_deploy.refuse_downtime(batches, shown)
+    console.print_json(fleet_deploy.told_of(hosts, batches))
     return 0
 
 

@@ -47,11 +47,12 @@ def main() -> int:
     told = fleet_state.load_all(arguments.facts, found.config)
     trees = [(plan, render(plan, told.get(plan.host, HostState()).gateway, ROOT)) for plan in plans]
     hosts = fleet_deploy.with_hashes(trees, told)
+    batches = fleet_deploy.batches_of(hosts)
     if not arguments.look:
         fleet_deploy.refuse_other_places(plans, found.places, str(arguments.lock))
         if not os.environ.get("ALLOW_DOWNTIME"):
-            fleet_deploy.refuse_downtime(fleet_deploy.batches_of(hosts), found.shown)
-    summary = fleet_deploy.told_of(hosts)
+            fleet_deploy.refuse_downtime(batches, found.shown)
+    summary = fleet_deploy.told_of(hosts, batches)
     arguments.output.mkdir(parents=True, exist_ok=True)
     for plan, files in trees:
         texts = {path: content.decode() for path, content in files.items()}

@@ -32,8 +32,9 @@ def take_out(place: Place, replica: str, client: docker.DockerClient, least: int
     others = set(pool["engines"]) & set(behind(plan)) - drains.drained(place.state) - out - {replica}
     for service in _balancers(place, client):
         serve = in_pools(place.project, service, client)
-        if replica in serve and len(others & serve) < least and not os.environ.get("ALLOW_DOWNTIME"):
-            found = f"{len(others & serve)} other(s) serve" if others & serve else "no other replica serves"
+        left = len(others & serve)
+        if replica in serve and left < least and not os.environ.get("ALLOW_DOWNTIME"):
+            found = f"{left} other(s) serve" if left else "no other replica serves"
             wanted = f", and at least {least} shall" if least > 1 else ""
             what = f"{found} {pool['served_model_name']} now, says {service} of this gateway{wanted}"
             raise InputError(replica, f"{what}; with ALLOW_DOWNTIME=1 it is taken out anyway")

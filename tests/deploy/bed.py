@@ -30,6 +30,12 @@ NAMES: dict[str, str] = {}
 STACK = yaml.safe_load(Path(__file__).with_name("stack.yaml").read_text())
 
 
+def flags(*more: str, **keys: Any) -> dict[str, Any]:
+    """The stack file's models with further flags of vLLM, and these keys of each changed."""
+    (model,) = STACK["models"]
+    return {"models": [{**model, "extra_args": [*model["extra_args"], *more], **keys}]}
+
+
 def resolve_names(resolve: Any = socket.getaddrinfo) -> None:
     """Make this process find the servers of the tests by their name."""
 

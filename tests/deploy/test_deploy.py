@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from deploy.bed import STACK, Controller, Servers, StackHost
+from deploy.bed import Controller, Servers, StackHost, flags
 from provision.bed.playbooks import good
 
 ENGINES = ["engine-toy-0", "engine-toy-1"]
@@ -21,12 +20,6 @@ def host(servers: Servers, controller: Controller) -> Iterator[StackHost]:
     good(controller.play("docker.yml", made))
     yield made
     servers.remove(made)
-
-
-def flags(*more: str) -> dict[str, Any]:
-    """The stack file's models with further flags."""
-    (model,) = STACK["models"]
-    return {"models": [{**model, "extra_args": [*model["extra_args"], *more]}]}
 
 
 def test_a_host_with_docker_gets_a_stack_that_serves(host: StackHost, controller: Controller) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.bed import STACK, STATE, Controller, Servers, StackHost
+from deploy.bed import STATE, Controller, Servers, StackHost, flags
 from provision.bed.playbooks import ANSIBLE, ROOT, good
 
 KEY = "sk-from-a-vault-0123456789"
@@ -30,10 +30,9 @@ def host(servers: Servers, controller: Controller) -> Iterator[StackHost]:
     servers.remove(made)
 
 
-def models(*flags: str, more: bool = False) -> dict[str, Any]:
-    (model,) = STACK["models"]
-    changed = {**model, "extra_args": [*model["extra_args"], *flags]}
-    return {"models": [changed, {**changed, **OTHER}] if more else [changed]}
+def models(*arguments: str, more: bool = False) -> dict[str, Any]:
+    other = flags(*arguments, **OTHER)["models"] if more else []
+    return {"models": flags(*arguments)["models"] + other}
 
 
 def deployed(controller: Controller, host: StackHost, **options: Any) -> None:

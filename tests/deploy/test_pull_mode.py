@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.bed import STACK, Controller, Servers, StackHost
+from deploy.bed import STACK, Controller, Servers, StackHost, flags
 from deploy.bundle import controller_wheels
 from provision.bed.playbooks import ROOT, good
 
@@ -118,9 +118,7 @@ def test_a_host_deploys_what_a_signed_commit_of_this_project_says(
     own_python = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"/srv/bundle/{controller_wheels().name}"}
     variables = wanted(host, key, PROJECT, "ours/hosts.yml")
     pull_mode(controller, host, **variables, pull_deploy_environment=own_python)
-    (model,) = STACK["models"]
-    flagged = {**STACK, "models": [{**model, "extra_args": [*model["extra_args"], "--seed", "7"]}]}
-    stack = yaml.safe_dump(flagged)
+    stack = yaml.safe_dump({**STACK, **flags("--seed", "7")})
 
     commit(host, PROJECT, stack)
     ended_well, said = pull(host)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from deploy.bed import STACK, STATE, Controller, Servers, StackHost
+from deploy.bed import STATE, Controller, Servers, StackHost, flags
 from provision.bed.playbooks import good
 
 MODELS = f"{STATE.rsplit('/', 2)[0]}/models"
@@ -35,8 +35,7 @@ def deploy(controller: Controller, host: StackHost, seed: int, **options: Any) -
 
 
 def seeded(seed: int) -> dict[str, Any]:
-    (model,) = STACK["models"]
-    return {"models": [{**model, "extra_args": [*model["extra_args"], "--seed", str(seed)]}]}
+    return flags("--seed", str(seed))
 
 
 def seed_of(host: StackHost) -> str:

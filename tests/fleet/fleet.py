@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from deploy.bed import NAME, NAMES, PORT, STACK, STATE, Controller, Servers, StackHost
+from deploy.bed import NAME, NAMES, PORT, STATE, Controller, Servers, StackHost, flags
 from integration.load import Load
 from provision.bed.hosts import Host
 from provision.bed.playbooks import Run, good
@@ -122,9 +122,3 @@ class Fleet:
 
 def has_address(host: Host) -> bool:
     return FLOATING in host.sh("ip -4 address show eth0")
-
-
-def flags(*more: str, replicas: int = 2) -> dict[str, Any]:
-    """The stack file's models with further flags."""
-    (model,) = STACK["models"]
-    return {"models": [{**model, "replicas": replicas, "extra_args": [*model["extra_args"], *more]}]}

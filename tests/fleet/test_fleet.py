@@ -10,8 +10,8 @@ from datetime import datetime
 
 import pytest
 
-from deploy.bed import PAUSE, STATE, StackHost
-from fleet.fleet import ENGINES, ROLES, SEED, Fleet, flags
+from deploy.bed import PAUSE, STATE, StackHost, flags
+from fleet.fleet import ENGINES, ROLES, SEED, Fleet
 from provision.bed.playbooks import Run, good
 from waiting import until
 
@@ -219,9 +219,9 @@ def test_a_new_model_revision_comes_replica_by_replica_and_no_request_fails(flee
     for name in ("gpu-a", "gpu-b"):
         models = f"{STATE.rsplit('/', 2)[0]}/models"
         fleet.hosts[name].sh(f"mkdir -p /srv/models && cp -a {models}/toy-llama /srv/models/revision-2")
-    before, (model,) = fleet.containers(), flags(*SEED)["models"]
+    before = fleet.containers()
     with fleet.load("new model revision", pause=PAUSE) as load:
-        good(fleet.deploy(stack={"models": [{**model, "source": {"path": "/srv/models/revision-2"}}]}))
+        good(fleet.deploy(stack=flags(*SEED, source={"path": "/srv/models/revision-2"})))
     assert fleet.restarted(before) == ["gpu-a engine-toy-0", "gpu-b engine-toy-1"]
     assert load.failures("whole") + load.failures("stream") == []
 

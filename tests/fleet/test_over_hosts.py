@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from deploy.bed import STACK
+from deploy.bed import flags
 from fleet.fleet import Fleet
 from provision.bed.playbooks import good
 from waiting import until
@@ -13,11 +13,9 @@ from waiting import until
 LEADER, FOLLOWER = ("gpu-a", "engine-toy-0"), ("gpu-b", "engine-toy-0.1")
 
 
-def over_hosts(*flags: str) -> dict[str, Any]:
-    """The stack file's model in two stages."""
-    (model,) = STACK["models"]
-    wide = {"replicas": 1, "nnodes": 2, "pipeline_parallel_size": 2, "extra_args": list(flags)}
-    return {"models": [{**model, **wide}]}
+def over_hosts(*more: str) -> dict[str, Any]:
+    """The stack file's model in two stages; not eager, which a replica over hosts is refused on the CPU."""
+    return flags(replicas=1, nnodes=2, pipeline_parallel_size=2, extra_args=list(more))
 
 
 def parts(fleet: Fleet) -> dict[tuple[str, str], tuple[str, str]]:

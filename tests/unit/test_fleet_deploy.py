@@ -57,12 +57,16 @@ def deploys(told: dict[str, HostState], **model: Any) -> list[fleet_deploy.HostD
     ]
 
 
+def told_of(hosts: list[fleet_deploy.HostDeploy]) -> dict[str, Any]:
+    return fleet_deploy.told_of(hosts, fleet_deploy.batches_of(hosts))
+
+
 def runs(version: str, port: int = 18000) -> RunningEngine:
     return RunningEngine(version, (), (port,), serving=True)
 
 
 def test_a_first_deploy_starts_all_engines() -> None:
-    told = fleet_deploy.told_of(deploys({}))
+    told = told_of(deploys({}))
     assert [[(step["action"], step["host"]) for step in batch] for batch in told["batches"]] == [
         [("start", "a"), ("start", "b")]
     ]
@@ -106,7 +110,7 @@ def test_what_hosts_say_for_a_rollback_makes_the_same_order(
     assert (code, "no answers for about 42 s" in err) == (2, True)
     code, out, err = steps(said, "--look")
     assert (code, err) == (0, "")
-    assert json.loads(out) == json.loads(json.dumps(fleet_deploy.told_of(hosts)))
+    assert json.loads(out) == json.loads(json.dumps(told_of(hosts)))
     code, _, err = steps(json.dumps(json.loads(said)[1:]), "--look")
     assert code == 2
     assert "only one of the two has b" in err
@@ -114,7 +118,7 @@ def test_what_hosts_say_for_a_rollback_makes_the_same_order(
 
 def test_an_engine_without_a_place_is_stopped_last() -> None:
     told = {"a": HostState(engines={"engine-toy-0": runs("new"), "engine-old-0": runs("x", 18007)})}
-    summary = fleet_deploy.told_of(deploys(told))
+    summary = told_of(deploys(told))
     assert summary["hosts"]["a"]["retired"] == ["engine-old-0"]
     assert [[step["engine"] for step in batch] for batch in summary["batches"]] == [["engine-toy-1"]]
 

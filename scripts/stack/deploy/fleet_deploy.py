@@ -88,14 +88,12 @@ def refuse_other_hosts(hosts: Sequence[HostDeploy], wanted: Sequence[str], shown
         )  # fmt: skip
 
 
-def told_of(hosts: Sequence[HostDeploy]) -> dict[str, Any]:
-    """What the playbook does, as plain data: batches of steps in their order, and for each host its roles, effects and
+def told_of(hosts: Sequence[HostDeploy], wanted: Iterable[Iterable[Step]]) -> dict[str, Any]:
+    """What the playbook does, as plain data: the batches_of() hosts, and for each host its roles, effects and
     engines to be stopped last. seconds: that a step may take. running: whether a host has a tree of this stack by now.
     """
     return {
-        "batches": [
-            [{**asdict(step), "seconds": _seconds(step, hosts)} for step in batch] for batch in batches_of(hosts)
-        ],
+        "batches": [[{**asdict(step), "seconds": _seconds(step, hosts)} for step in batch] for batch in wanted],
         "hosts": {
             host.plan.host: {
                 "roles": list(host.plan.fleet.roles if host.plan.fleet else ()),
