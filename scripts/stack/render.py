@@ -31,6 +31,8 @@ STATIC = (
     "compose/observability.yaml",
     "compose/engine/check.py",
     "compose/engine/evidence.py",
+    "compose/engine/follower.py",
+    "compose/engine/headless.py",
     "compose/grafana.yaml",
     "compose/gpu-exporters.yaml",
     "compose/dcgm",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,14 @@ def test_a_part_has_the_hosts_network_and_its_own_health_check(host: str, name: 
     assert not {"networks", "ports", "privileged", "cap_add", "pid", "ipc"} & found.keys()
     assert found["cap_drop"] == ["ALL"]
     assert found["healthcheck"]["test"][-1] == check
+
+
+@pytest.mark.parametrize("host", ["gpu-0", "gpu-1"])
+def test_every_program_that_its_parts_run_is_in_the_hosts_tree(host: str) -> None:
+    files = render(TWO[host], GatewayState(), ROOT)
+    named = re.findall(r"/stack/(\w+\.py)", files["compose.yaml"].decode())
+    assert {f"compose/engine/{name}" for name in named} <= files.keys()
+    assert ("headless.py" in named) == (host == "gpu-1")
 
 
 def test_an_engine_on_one_host_keeps_its_network() -> None:
