@@ -21,9 +21,9 @@ from provision.bed.playbooks import ROOT, Run, play
 
 STATE = "/var/lib/vllm-onprem/stack/stacks/fleet"
 PORT = 8443
-# Seconds of a client between two requests. A deploy takes minutes, so enough is asked anyway: the cores, which all of
-# them share here, are for the engine that comes up.
-PAUSE = 1.0
+# Seconds of a client between two requests, and of silence between the clients' turns. A deploy takes minutes, so enough
+# is asked anyway: the cores, which all of them share here, are for the engine that comes up.
+GENTLY = {"pause": 0.1, "rest": 7.0}
 # The name in the gateway's certificate, and the server that has it now: clients check one and reach the other.
 NAME = "fleet.example.org"
 NAMES: dict[str, str] = {}
@@ -88,7 +88,7 @@ class StackHost(Host):
         ca_file = folder / f"{self.name}.crt"
         ca_file.write_text(self.read(f"{STATE}/gateway.crt"))
         NAMES[NAME] = self.address
-        return Load(f"https://{NAME}:{PORT}", self.key(), ca_file, "toy", workers, 8, pause=PAUSE)
+        return Load(f"https://{NAME}:{PORT}", self.key(), ca_file, "toy", workers, 8, **GENTLY)
 
     def completion(self) -> int:
         """Status of one completion through the gateway; 0 when there is no answer."""

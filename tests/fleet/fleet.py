@@ -101,16 +101,18 @@ class Fleet:
         return (first, second) if has_address(first) else (second, first)
 
     @contextmanager
-    def load(self, what: str, event: float = 600, pause: float = 0.2) -> Iterator[Load]:
+    def load(self, what: str, event: float = 600, pause: float = 0.2, rest: float = 0.0) -> Iterator[Load]:
         """Clients of the floating address that never retry, around an event; how many asked and failed is printed.
 
-        event: seconds that they may take to have asked enough. pause: seconds of a client between two requests.
+        event: seconds that they may take to have asked enough. pause, rest: as of Load.
         """
         gateway = self.hosts["gw-a"]
         ca_file = self.folder / "gateway.crt"
         ca_file.write_text(gateway.read(f"{STATE}/gateway.crt"))
         NAMES[NAME] = FLOATING
-        with Load(f"https://{NAME}:{PORT}", gateway.key(), ca_file, "toy", 2 * STREAMS, 8, pause=pause) as load:
+        with Load(
+            f"https://{NAME}:{PORT}", gateway.key(), ca_file, "toy", 2 * STREAMS, 8, pause=pause, rest=rest
+        ) as load:
             load.wait_for(20, 120)
             yield load
             load.wait_for(max(20, REQUESTS - len(load.answers)), event)

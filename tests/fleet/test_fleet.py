@@ -10,7 +10,7 @@ from datetime import datetime
 
 import pytest
 
-from deploy.bed import PAUSE, STATE, StackHost, flags
+from deploy.bed import GENTLY, STATE, StackHost, flags
 from fleet.fleet import ENGINES, ROLES, SEED, Fleet
 from provision.bed.playbooks import Run, good
 from waiting import until
@@ -97,7 +97,7 @@ def test_a_changed_flag_replaces_one_replica_after_the_other_and_no_request_fail
     looked = good(fleet.deploy("--check", "--diff", stack=flags(*SEED)))
     assert fleet.restarted(before) == []
     assert "replace" in str(looked.tasks)
-    with fleet.load("changed flag", pause=PAUSE) as load:
+    with fleet.load("changed flag", **GENTLY) as load:
         run = good(fleet.deploy(stack=flags(*SEED)))
     starts = [own_start(fleet.hosts[host], engine) for host, engine in zip(("gpu-a", "gpu-b"), ENGINES, strict=True)]
     spent = run.took("Silence the alerts that this causes", "End the silence") - sum(starts)
@@ -132,7 +132,7 @@ def test_a_second_deploy_meanwhile_is_refused(fleet: Fleet) -> None:
 )
 def test_a_controller_killed_at_some_moment_is_gone_on_with(fleet: Fleet, moment: str, seed: str) -> None:
     wanted = flags("--seed", seed)
-    with fleet.load(f"controller killed: {moment}", pause=PAUSE) as load:
+    with fleet.load(f"controller killed: {moment}", **GENTLY) as load:
         killed = fleet.deploy(stack=wanted, kill_at=moment)
         assert killed.code == -9
         good(fleet.deploy(stack=wanted))
@@ -145,7 +145,7 @@ def test_a_replica_that_does_not_come_up_ends_the_deploy_and_the_rest_is_left_al
     before = fleet.containers()
     # accepted by vLLM's parser, and refused when the weights are loaded
     broken = flags(*SEED, "--hf-overrides", '{"num_hidden_layers": 99}')
-    with fleet.load("a replica that does not come up", pause=PAUSE) as load:
+    with fleet.load("a replica that does not come up", **GENTLY) as load:
         run = fleet.deploy(stack=broken)
     assert run.code != 0
     told = re.sub(r"\s+", " ", run.failures())
@@ -170,7 +170,7 @@ def test_a_rollback_brings_every_host_back_and_no_request_fails(fleet: Fleet) ->
     looked = good(fleet.rollback("--check"))
     assert (one(fleet.runs()), fleet.restarted(before)) == (new, [])
     assert "replace" in str(looked.tasks)
-    with fleet.load("rollback", pause=PAUSE) as load:
+    with fleet.load("rollback", **GENTLY) as load:
         run = good(fleet.rollback())
     print(f"  {run.seconds:.0f} s, n=1")
     assert one(fleet.runs()) == old
@@ -182,7 +182,7 @@ def test_a_rollback_brings_every_host_back_and_no_request_fails(fleet: Fleet) ->
 
 def test_a_rollback_after_a_deploy_that_was_killed_goes_to_what_the_fleet_ran(fleet: Fleet) -> None:
     ran = one(fleet.runs())
-    with fleet.load("rollback of a deploy that was killed", pause=PAUSE) as load:
+    with fleet.load("rollback of a deploy that was killed", **GENTLY) as load:
         killed = fleet.deploy(
             stack=flags("--seed", "22"), kill_at="Put it back into the pools of every gateway, which asks it first"
         )
@@ -220,7 +220,7 @@ def test_a_new_model_revision_comes_replica_by_replica_and_no_request_fails(flee
         models = f"{STATE.rsplit('/', 2)[0]}/models"
         fleet.hosts[name].sh(f"mkdir -p /srv/models && cp -a {models}/toy-llama /srv/models/revision-2")
     before = fleet.containers()
-    with fleet.load("new model revision", pause=PAUSE) as load:
+    with fleet.load("new model revision", **GENTLY) as load:
         good(fleet.deploy(stack=flags(*SEED, source={"path": "/srv/models/revision-2"})))
     assert fleet.restarted(before) == ["gpu-a engine-toy-0", "gpu-b engine-toy-1"]
     assert load.failures("whole") + load.failures("stream") == []
@@ -229,7 +229,7 @@ def test_a_new_model_revision_comes_replica_by_replica_and_no_request_fails(flee
 def test_a_replica_that_is_not_wanted_any_more_leaves_the_gateways_first(fleet: Fleet) -> None:
     fleet.hosts_file.with_suffix(".lock").unlink()
     assert fleet.deploy(stack=flags(*SEED, replicas=1), fleet_place=True).code != 0
-    with fleet.load("a replica less", pause=PAUSE) as load:
+    with fleet.load("a replica less", **GENTLY) as load:
         good(fleet.deploy(stack=flags(*SEED, replicas=1)))
     assert load.failures("whole") + load.failures("stream") == []
     assert sum(part in ENGINES for name in ROLES for part in fleet.hosts[name].containers()) == 1

@@ -12,6 +12,8 @@ from pathlib import Path
 import requests
 
 DEADLINE_SECONDS = 60.0
+# Seconds that all workers ask between two rests.
+TURN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,16 @@ class Load:
     """Workers that send one request after another, half of them streams, until they are stopped.
 
     tokens: of each answer. pause: seconds between two requests of a worker, where a test is not about a busy machine.
+    rest: seconds of silence after each turn of TURN_SECONDS. For a second after each request a worker of vLLM spins on
+    its queue, so a few requests in every second take a whole core for good, and the same ones in turns do not.
     """
 
     def __init__(
-        self, url: str, key: str, ca_file: Path, model: str, workers: int, tokens: int, pause: float = 0.0
-    ) -> None:
-        self._pause = pause
+        self, url: str, key: str, ca_file: Path, model: str, workers: int, tokens: int, pause: float = 0.0,
+        rest: float = 0.0,
+    ) -> None:  # fmt: skip
+        self._pause, self._rest = pause, rest
+        self._began = time.monotonic()
         self._url, self._key, self._ca, self._model, self._tokens = url, key, ca_file, model, tokens
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -85,7 +91,13 @@ class Load:
                 error = type(failure).__name__
             with self._lock:
                 self.answers.append(Answer(kind, began, time.monotonic(), error))
-            self._stop.wait(self._pause)
+            self._stop.wait(self._silence())
+
+    def _silence(self) -> float:
+        """Seconds until a worker asks again."""
+        turn = TURN_SECONDS + self._rest
+        left = turn - (time.monotonic() - self._began) % turn
+        return self._pause if left > self._rest else left
 
     def _body(self, stream: bool) -> dict[str, object]:
         # another prompt each time: with prefix affinity one prompt is one replica's
