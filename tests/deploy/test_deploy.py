@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from deploy.bed import Controller, Servers, StackHost, flags
+from deploy.bed import Controller, StackHost, flags
 from provision.bed.playbooks import good
 
 ENGINES = ["engine-toy-0", "engine-toy-1"]
 KEY = "sk-from-a-vault-0123456789"
-
-
-@pytest.fixture(scope="module")
-def host(servers: Servers, controller: Controller) -> Iterator[StackHost]:
-    made = servers.host("main")
-    good(controller.play("docker.yml", made))
-    yield made
-    servers.remove(made)
 
 
 def test_a_host_with_docker_gets_a_stack_that_serves(host: StackHost, controller: Controller) -> None:

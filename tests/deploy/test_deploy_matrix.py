@@ -8,26 +8,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from deploy.bed import STATE, Controller, Servers, StackHost, flags
+from deploy.bed import STATE, Controller, StackHost, flags
 from provision.bed.playbooks import ANSIBLE, ROOT, good
 
 KEY = "sk-from-a-vault-0123456789"
 OTHER = {"served_model_name": "other", "replicas": 1}
-
-
-@pytest.fixture(scope="module")
-def host(servers: Servers, controller: Controller) -> Iterator[StackHost]:
-    made = servers.host("matrix")
-    good(controller.play("docker.yml", made))
-    yield made
-    servers.remove(made)
 
 
 def models(*arguments: str, more: bool = False) -> dict[str, Any]:

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
-from deploy.bed import STACK, Controller, Servers, StackHost, flags
+from deploy.bed import STACK, Controller, StackHost, flags
 from deploy.bundle import controller_wheels
 from provision.bed.playbooks import ROOT, good
 
@@ -26,13 +25,9 @@ chmod +x .venv/bin/ansible-playbook
 """
 
 
-@pytest.fixture(scope="module")
-def host(servers: Servers, controller: Controller) -> Iterator[StackHost]:
-    made = servers.host("pull")
-    for playbook in ("docker.yml", "deploy.yml"):
-        good(controller.play(playbook, made))
-    yield made
-    servers.remove(made)
+@pytest.fixture(scope="module", autouse=True)
+def _deployed(host: StackHost, controller: Controller) -> None:
+    good(controller.play("deploy.yml", host))
 
 
 @pytest.fixture(scope="module")

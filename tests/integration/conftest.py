@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,16 @@ class Stack:
         (found,) = self.client.containers.list(all=True, filters={"label": labels})
         return found
 
-    def post(self, path: str, body: Any, key: str | None = None, *, stream: bool = False) -> requests.Response:
-        """One request, never retried; key: another Authorization than the stack's own, empty for none."""
+    def post(
+        self, path: str, body: Any, key: str | None = None, *, stream: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> requests.Response:  # fmt: skip
+        """One request, never retried. key: another than the stack's own, empty for none. headers: further ones."""
         key = self.key if key is None else key
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        sent = {"Authorization": f"Bearer {key}"} if key else {}
         return requests.post(
-            URL + path, json=body, headers=headers, verify=str(self.ca_file), timeout=60, stream=stream
+            URL + path, json=body, headers={**sent, **(headers or {})}, verify=str(self.ca_file), timeout=60,
+            stream=stream,
         )  # fmt: skip
 
     def script(self, name: str, *arguments: str, stack: Path = STACK_FILE) -> Done:

@@ -34,10 +34,7 @@ SECURITY_HEADERS = {
 
 
 def post(stack: Stack, body: Any, key: str | None = None, **headers: str) -> requests.Response:
-    sent = {"Authorization": f"Bearer {stack.key if key is None else key}", **headers}
-    return requests.post(
-        f"{URL}/v1/completions", json=body, headers=sent, verify=str(stack.ca_file), timeout=60
-    )  # fmt: skip
+    return stack.post("/v1/completions", body, key, headers=headers)
 
 
 def raw(stack: Stack, request: bytes) -> bytes:

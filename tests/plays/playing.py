@@ -17,14 +17,20 @@ ANSIBLE = ROOT / "ansible"
 
 def play(plays: Sequence[Mapping[str, Any]], inventory: Mapping[str, Any], folder: Path) -> tuple[int, str]:
     """Exit code, and what was printed. Modules in the folder's own library/ are taken before the project's."""
+    playbook = folder / "play.yml"
+    playbook.write_text(yaml.safe_dump(list(plays)))
+    return play_file(playbook, inventory, folder, "-e", f"__stack_project={ROOT}")
+
+
+def play_file(playbook: Path, inventory: Mapping[str, Any], folder: Path, *arguments: str) -> tuple[int, str]:
+    """The same of a playbook that is there."""
     (folder / "hosts.yml").write_text(yaml.safe_dump(dict(inventory)))
-    (folder / "play.yml").write_text(yaml.safe_dump(list(plays)))
     environment = {
         **os.environ, "ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg"), "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_HOME": str(ROOT / ".ansible"), "ANSIBLE_ROLES_PATH": str(ANSIBLE / "roles"),
         "ANSIBLE_LIBRARY": f"{folder / 'library'}:{ANSIBLE / 'library'}", "ANSIBLE_ASYNC_DIR": str(folder / "async"),
         "ANSIBLE_FILTER_PLUGINS": str(ANSIBLE / "filter_plugins"),
     }  # fmt: skip
-    command = [str(ROOT / ".venv/bin/ansible-playbook"), "-i", "hosts.yml", "play.yml", "-e", f"__stack_project={ROOT}"]
+    command = [str(ROOT / ".venv/bin/ansible-playbook"), "-i", "hosts.yml", str(playbook), *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr

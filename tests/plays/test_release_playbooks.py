@@ -6,7 +6,6 @@ No server is needed.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from stacks import ROOT
+from plays.playing import ANSIBLE, play_file
 
 # Answers as the real one does (tests/unit/test_releases.py), and notes what it was asked.
 PROGRAM = """
@@ -59,20 +57,9 @@ class Hosts:
         return current / "scripts/asked"
 
     def play(self, playbook: str, *arguments: str) -> Played:
-        inventory = self.folder / "hosts.yml"
         local = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
-        inventory.write_text(yaml.safe_dump({"gpu_nodes": {"hosts": self.variables, "vars": local}}))
-        environment = {
-            **os.environ,
-            "ANSIBLE_CONFIG": str(ROOT / "ansible/ansible.cfg"),
-            "ANSIBLE_HOME": str(self.folder / "home"),
-            "ANSIBLE_ASYNC_DIR": str(self.folder / "async"),
-            "LC_ALL": "C.UTF-8",
-        }
-        command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(inventory),
-                   str(ROOT / f"ansible/playbooks/{playbook}.yml"), *arguments]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        return Played(done.returncode, done.stdout + done.stderr)
+        inventory = {"gpu_nodes": {"hosts": self.variables, "vars": local}}
+        return Played(*play_file(ANSIBLE / f"playbooks/{playbook}.yml", inventory, self.folder, *arguments))
 
 
 @pytest.fixture
