@@ -66,7 +66,8 @@ class Fleet:
     def up(self) -> None:
         """Two replicas with the flags of SEED, whatever the tests before this one left."""
         if self.deploy(stack=flags(*SEED), fleet_place=True).code:
-            good(self.deploy(stack=flags(*SEED)))  # the lock was written, to be looked at
+            # the lock was written, to be looked at; what they left may be a model's only replica
+            good(self.deploy(stack=flags(*SEED), stack_allow_downtime=True))
 
     def rollback(self, *arguments: str, **options: Any) -> Run:
         """Back by what the hosts hold: the controller has no stack file, no hosts file and nowhere to build."""
