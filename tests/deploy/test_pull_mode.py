@@ -101,6 +101,9 @@ def test_a_host_deploys_what_a_signed_commit_of_this_project_says(
     host: StackHost, controller: Controller, key: str
 ) -> None:
     before = host.containers()
+    own_python = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"/srv/bundle/{controller_wheels().name}"}
+    variables = wanted(host, key, PROJECT, "ours/hosts.yml")
+    pull_mode(controller, host, **variables, pull_deploy_environment=own_python)
     host.sh(f"git init --quiet --initial-branch=main {PROJECT}")
     host.container.put_archive(PROJECT, tracked())
     values = {
@@ -110,9 +113,6 @@ def test_a_host_deploys_what_a_signed_commit_of_this_project_says(
     }
     inventory = {"gpu_nodes": {"hosts": {host.name: None}, "vars": values}}
     host.write(f"{PROJECT}/ours/hosts.yml", yaml.safe_dump(inventory))
-    own_python = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"/srv/bundle/{controller_wheels().name}"}
-    variables = wanted(host, key, PROJECT, "ours/hosts.yml")
-    pull_mode(controller, host, **variables, pull_deploy_environment=own_python)
     stack = yaml.safe_dump({**STACK, **flags("--seed", "7")})
 
     commit(host, PROJECT, stack)
