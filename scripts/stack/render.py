@@ -29,10 +29,7 @@ MODE = "0644"  # containers of several users read them; secrets are never in thi
 STATIC = (
     "compose/edge.yaml",
     "compose/observability.yaml",
-    "compose/engine/check.py",
-    "compose/engine/evidence.py",
-    "compose/engine/follower.py",
-    "compose/engine/headless.py",
+    "compose/engine",
     "compose/grafana.yaml",
     "compose/gpu-exporters.yaml",
     "compose/dcgm",
@@ -130,7 +127,8 @@ def _static(root: Path) -> Iterator[tuple[str, bytes]]:
     for name in STATIC:
         start = root / name
         for path in [start] if start.is_file() else sorted(start.rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
+            # an import here leaves byte code beside the programs
+            if path.is_file() and not path.name.startswith(".") and path.parent.name != "__pycache__":
                 yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
