@@ -14,7 +14,7 @@ from provision.bed.playbooks import good
 
 MODELS = f"{STATE.rsplit('/', 2)[0]}/models"
 # Answers that clients of the load have before and after each change.
-REQUESTS, SECONDS = 60, 300
+REQUESTS, SECONDS = 250, 900
 ENGINES = ["engine-toy-0", "engine-toy-1"]
 
 
