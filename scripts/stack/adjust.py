@@ -72,7 +72,7 @@ def adjust(
         return []
     check = state / "checked"
     write_tree(check, files)
-    validate(check, plan.images, state, client)
+    validate(check, plan.images, state, client, units)
     with putting_back(project, state, root, files, before, client):
         write_tree(live, files)
         reload(project, services_of(units), files, client)

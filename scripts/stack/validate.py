@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,15 +44,19 @@ CHECKS = (
 )  # fmt: skip
 
 
-def validate(tree: Path, images: Mapping[str, str], state: Path, client: docker.DockerClient) -> None:
+def validate(
+    tree: Path, images: Mapping[str, str], state: Path, client: docker.DockerClient, only: Collection[str] = ()
+) -> None:  # fmt: skip
     """Check a rendered tree with compose, nginx, haproxy, promtool and amtool. Raises StackError with all findings.
 
-    state: the stack's own folder, with the certificate and the secrets that the tree names.
+    state: the stack's own folder, with the certificate and the secrets that the tree names. only: folders of the tree
+    that differ from one that was checked before; the rest is not checked again.
     """
     with ThreadPoolExecutor() as pool:
-        jobs = [pool.submit(_compose, tree)]
+        jobs = [] if only else [pool.submit(_compose, tree)]
         # a host of a fleet has the files of its own roles
         here = [check for check in CHECKS if all((tree / source).is_dir() for source in check.mounts)]
+        here = [check for check in here if not only or check.mounts.keys() & set(only)]
         jobs += [pool.submit(_check, check, tree, images, state, client) for check in here]
         found = [finding for job in jobs if (finding := job.result())]
     if found:

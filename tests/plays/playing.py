@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +35,9 @@ def play_file(playbook: Path, inventory: Mapping[str, Any], folder: Path, *argum
     command = [str(ROOT / ".venv/bin/ansible-playbook"), "-i", "hosts.yml", str(playbook), *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
+
+
+def at_once(calls: Sequence[str]) -> list[str]:
+    """Calls that several hosts made one after the other or at the same time, as one: `hosts: call`."""
+    split = (call.split(": ", 1) for call in calls)
+    return [f"{' '.join(sorted(h for h, _ in same))}: {call}" for call, same in groupby(split, lambda each: each[1])]

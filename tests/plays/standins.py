@@ -103,7 +103,7 @@ class Fleet:
                 },
             },
             "activate.py": {"done": [], "became_current": True, "kept": [OLD, NEW]},
-            "pool.py": {"settled": {}},
+            "pool.py": {"back": [], "out": {}},
             "up.py": {"done": []},
         }  # fmt: skip
 

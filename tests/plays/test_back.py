@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from plays.playing import at_once
 from plays.standins import NEW, OLD, ROLES, Fleet, Ran, plays_of
 
 
@@ -34,13 +35,14 @@ def test_the_fleet_goes_back_replica_by_replica_then_gateways_then_prometheus(fl
     prepared = [call for call in ran.named("fleet_host.py") if "prepare" in call]
     assert {call.replace(f"--host={call.split(':')[0]} prepare --again", f"prepare --again --host={call.split(':')[0]}")
             for call in prepared} == ready  # fmt: skip
-    assert [call for call in ran.named("pool.py", "fleet_host.py") if " settle" not in call][8:] == [
-        *(f"{gateway}: {NEW} pool.py out e-a --least=1" for gateway in ("front", "second")),
+    engines = [call for call in ran.named("pool.py", "fleet_host.py") if " out " in call or " e-" in call]
+    assert at_once(engines) == [
+        f"front second: {NEW} pool.py out --seconds=60 e-a=1",
         f"a: {OLD} fleet_host.py --host=a replace e-a",
-        *(f"{gateway}: {NEW} pool.py back e-a" for gateway in ("front", "second")),
-        *(f"{gateway}: {NEW} pool.py out e-b --least=1" for gateway in ("front", "second")),
+        f"front second: {NEW} pool.py back e-a",
+        f"front second: {NEW} pool.py out --seconds=60 e-b=1",
         f"b: {OLD} fleet_host.py --host=b replace e-b",
-        *(f"{gateway}: {NEW} pool.py back e-b" for gateway in ("front", "second")),
+        f"front second: {NEW} pool.py back e-b",
     ]
     applied = ran.named("activate.py")
     assert {call.split(":")[0] for call in applied[:2]} == {"a", "b"}

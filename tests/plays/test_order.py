@@ -14,27 +14,29 @@ from typing import Any
 
 import pytest
 
-from plays.playing import play
+from plays.playing import at_once, play
 
 # host -> its roles, and whether it has a tree of the stack by now
 HOSTS: dict[str, tuple[str, bool]] = {
-    "front": ("gateway observability", True),
+    "front": ("gateway", True),
     "second": ("gateway", True),
     "new": ("gateway", False),
+    "watching": ("observability", True),
     "a": ("engines", True),
     "b": ("engines", True),
 }
 OUT_OF_REACH = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
-# Writes down what it was called with, and fails where the file `fails` says so.
+# Writes down what it was called with, and fails where the file `fails` says so; a replica `mute` answers no gateway.
 PROGRAM = """\
 #!{python}
-import sys
+import json, sys
 line = "{host}: " + " ".join(word for word in sys.argv[1:] if not word.endswith(".yaml"))
 line = line.replace("{scripts}/", "")
 with open("{log}", "a") as file:
     file.write(line + "\\n")
 if line in open("{fails}").read().splitlines():
     sys.exit("it does not")
+print(json.dumps({{"out": {{"mute": "it is mute"}} if line.endswith("pool.py back mute") else {{}}}}))
 """
 
 
@@ -65,7 +67,9 @@ class Bed:
         """What the plays before have learned of a host."""
         current = self.folder / host / "current"
         act = [str(current / ".venv/bin/python"), str(current / "scripts/fleet_host.py")]
-        return {"__fleet_at": {"host": host, "act": act, "current": str(current), "runs": HOSTS[host][1]}}
+        roles, runs = HOSTS[host]
+        pool = [act[0], str(current / "scripts/pool.py")] if runs and roles != "engines" else []
+        return {"__fleet_at": {"host": host, "act": act, "pool": pool}}
 
     def play(
         self,
@@ -138,17 +142,27 @@ def bed(tmp_path: Path) -> Bed:
 
 
 PARTS = ("stop e-0 a", "stop e-0.1 b", "start e-0.1 b")
+FRONT = "front second watching: pool.py"
+
+
+def of_engines(ran: Ran) -> list[str]:
+    return [call for call in ran.calls if "fleet_host.py" in call]
+
+
+def told(ran: Ran) -> str:
+    """What was printed, as one line."""
+    return " ".join(ran.out.split())
 
 
 def test_the_parts_of_a_replica_over_hosts_are_changed_as_one(bed: Bed) -> None:
     ran = bed.play(over_hosts("replace e-0 a", *PARTS))
     assert ran.code == 0, ran.out
-    assert without_silences(ran.calls)[:-3] == [
-        *("front: pool.py out e-0 --least=1", "second: pool.py out e-0 --least=1"),
+    assert at_once(ran.calls)[:-1] == [
+        f"{FRONT} out --seconds=60 e-0=1",
         # its requests are done when it has stopped
         *("a: fleet_host.py stop e-0", "b: fleet_host.py stop e-0.1", "b: fleet_host.py start e-0.1"),
         "a: fleet_host.py replace e-0",
-        *("front: pool.py back e-0", "second: pool.py back e-0"),
+        f"{FRONT} back e-0",
     ]
 
 
@@ -156,97 +170,100 @@ def test_the_parts_of_a_replica_over_hosts_are_changed_as_one(bed: Bed) -> None:
 def test_a_replica_over_hosts_that_does_not_come_up_is_put_back_as_one(bed: Bed, fails: str) -> None:
     ran = bed.play(over_hosts("replace e-0 a", *PARTS), [fails])
     assert ran.code != 0
-    assert [call for call in ran.calls if " back e-0" in call] == [
+    assert [call for call in ran.calls if "fleet_host.py back" in call] == [
         # those that follow are there before the one that leads, which is asked before it gets requests
         *("b: fleet_host.py back e-0.1", "b: fleet_host.py back e-0.1", "a: fleet_host.py back e-0"),
-        *("front: pool.py back e-0", "second: pool.py back e-0"),
     ]
-    assert "It gets requests as before" in ran.out
-
-
-def test_a_replica_over_hosts_that_may_not_be_taken_out_is_not_touched(bed: Bed) -> None:
-    ran = bed.play(over_hosts("replace e-0 a", *PARTS), ["front: pool.py out e-0 --least=1"])
-    assert ran.code != 0
-    assert [call for call in ran.calls if "fleet_host.py" in call] == []
-
-
-def without_silences(calls: list[str]) -> list[str]:
-    return [call for call in calls if "silence.py" not in call]
+    assert at_once(ran.calls)[-1] == f"{FRONT} back e-0"
+    assert "It gets requests as before" in told(ran)
 
 
 def test_one_engine_after_the_other_out_of_all_gateways_that_run_and_back(bed: Bed) -> None:
     ran = bed.play(steps("start e-2 b", "replace e-0 a", "stop e-1 b"))
     assert ran.code == 0, ran.out
-    assert without_silences(ran.calls)[:-3] == [
+    assert at_once(ran.calls) == [
         "b: fleet_host.py start e-2",
         # it may be one that was stopped in this deploy; a gateway that does not know it says so
-        *("front: pool.py back e-2", "second: pool.py back e-2"),
-        *("front: pool.py out e-0 --least=1", "second: pool.py out e-0 --least=1"),
+        f"{FRONT} back e-2",
+        f"{FRONT} out --seconds=60 e-0=1",
         "a: fleet_host.py replace e-0",
-        *("front: pool.py back e-0", "second: pool.py back e-0"),
-        *("front: pool.py out e-1 --least=1", "second: pool.py out e-1 --least=1"),
+        f"{FRONT} back e-0",
+        f"{FRONT} out --seconds=60 e-1=1",
         "b: fleet_host.py stop e-1",
+        "front new second: after",
     ]
-    assert sorted(ran.calls[-3:]) == ["front: after", "new: after", "second: after"]
-    assert "front: silence.py e-0 --seconds=60" in ran.calls
-    assert "front: silence.py e-0 --end" in ran.calls
     assert not (bed.folder / "state/deploy-lease.json").exists()
 
 
 def test_a_replica_that_fails_ends_the_deploy_and_what_was_put_back_serves_again(bed: Bed) -> None:
     ran = bed.play(steps("replace e-0 a", "replace e-1 b", "replace e-2 b"), fails=["b: fleet_host.py replace e-1"])
     assert ran.code != 0
-    assert without_silences(ran.calls)[-3:] == [
-        "b: fleet_host.py replace e-1",
-        "front: pool.py back e-1",
-        "second: pool.py back e-1",
-    ]
-    told = " ".join(ran.out.split())
-    assert "e-1 on b: it does not" in told
-    assert "It gets requests as before." in told
-    assert "changed by this run, and serving: e-0." in told
-    assert "Not touched: e-2, the gateways' own files" in told
+    assert at_once(ran.calls)[-2:] == ["b: fleet_host.py replace e-1", f"{FRONT} back e-1"]
+    assert "e-1 on b: it does not It gets requests as before." in told(ran)
+    assert "changed by this run, and serving: e-0." in told(ran)
+    assert "Not touched: e-2, the gateways' own files" in told(ran)
+
+
+def test_one_that_cannot_be_stopped_gets_requests_again(bed: Bed) -> None:
+    ran = bed.play(steps("stop e-0 a"), fails=["a: fleet_host.py stop e-0"])
+    assert ran.code != 0
+    assert at_once(ran.calls)[-1] == f"{FRONT} back e-0"
+    assert "e-0 on a: it does not It gets requests as before." in told(ran)
 
 
 def test_hosts_of_a_batch_work_at_once_and_the_next_batch_waits_for_all(bed: Bed) -> None:
     ran = bed.play([batch("replace e-0 a", "replace e-1 b"), batch("replace e-2 a")])
     assert ran.code == 0, ran.out
-    calls = without_silences(ran.calls)
-    order = [calls.index(f"{host}: fleet_host.py replace {engine}") for host, engine in (("a", "e-0"), ("b", "e-1"))]
-    assert abs(order[0] - order[1]) == 1, "neither waits for the other's way back"
-    assert max(map(calls.index, ("second: pool.py back e-0", "second: pool.py back e-1"))) < calls.index(
-        "front: pool.py out e-2 --least=1"
-    )
+    calls = at_once(ran.calls)
+    assert calls[0] == f"{FRONT} out --seconds=60 e-0=1 e-1=1"
+    assert sorted(calls[1:3]) == ["a: fleet_host.py replace e-0", "b: fleet_host.py replace e-1"]
+    assert calls[3:5] == [f"{FRONT} back e-0 e-1", f"{FRONT} out --seconds=60 e-2=1"]
 
 
 def test_one_of_a_batch_that_fails_ends_the_deploy_when_the_others_serve_again(bed: Bed) -> None:
     batches = [batch("replace e-0 a"), batch("replace e-1 a", "replace e-2 b"), batch("replace e-3 b")]
     ran = bed.play(batches, fails=["a: fleet_host.py replace e-1"])
     assert ran.code != 0
-    assert {"front: pool.py back e-2", "second: pool.py back e-2", "front: pool.py back e-1"} <= set(ran.calls)
-    assert [call for call in ran.calls if "e-3" in call] == []
-    told = " ".join(ran.out.split())
-    assert "e-1 on a: it does not It gets requests as before." in told
-    assert "changed by this run, and serving: e-0, e-2." in told
-    assert "Not touched: e-3, the gateways' own files" in told
+    assert at_once(ran.calls)[-1] == f"{FRONT} back e-1 e-2"
+    assert "e-1 on a: it does not It gets requests as before." in told(ran)
+    assert "changed by this run, and serving: e-0, e-2." in told(ran)
+    assert "Not touched: e-3, the gateways' own files" in told(ran)
+
+
+def test_one_that_comes_up_and_does_not_answer_the_gateways_stays_out_and_ends_it(bed: Bed) -> None:
+    ran = bed.play(steps("replace mute a", "replace e-1 b"))
+    assert ran.code != 0
+    assert at_once(ran.calls)[-1] == f"{FRONT} back mute"
+    assert "mute on a: it is mute It gets no requests from front, second, watching." in told(ran)
 
 
 def test_a_host_that_is_lost_ends_the_deploy_when_the_others_serve_again(bed: Bed) -> None:
     ran = bed.play([batch("replace e-1 a", "replace e-2 b"), batch("replace e-3 a")], lost="b")
     assert ran.code != 0
-    assert {"front: pool.py back e-1", "second: pool.py back e-1"} <= set(ran.calls)
-    assert [call for call in ran.calls if "e-3" in call] == []
-    told = " ".join(ran.out.split())
-    assert "b does not answer any more" in told
-    assert "changed by this run, and serving: e-1." in told
+    assert at_once(ran.calls)[-1] == f"{FRONT} back e-1 e-2"
+    assert "b does not answer any more: it comes to the end of its step by itself, and e-2 may stay out" in told(ran)
+    assert "changed by this run, and serving: e-1." in told(ran)
 
 
-def test_a_gateway_that_would_have_no_replica_left_ends_it_before_the_engine_is_touched(bed: Bed) -> None:
-    ran = bed.play(steps("replace e-0 a"), fails=["second: pool.py out e-0 --least=1", "second: pool.py back e-0"])
+@pytest.mark.parametrize("lost", [False, True])
+def test_where_a_gateway_refuses_or_is_lost_no_engine_is_touched_and_the_others_send_requests_again(
+    bed: Bed, lost: bool
+) -> None:
+    batches = [batch("replace e-0 a", "replace e-1 b")]
+    ran = bed.play(batches, [] if lost else ["second: pool.py out --seconds=60 e-0=1 e-1=1"], "second" * lost)
     assert ran.code != 0
-    assert [call for call in ran.calls if "fleet_host.py" in call] == []
-    assert without_silences(ran.calls)[-2:] == ["front: pool.py back e-0", "second: pool.py back e-0"]
-    assert "It gets no requests from second." in " ".join(ran.out.split())
+    assert of_engines(ran) == []
+    assert at_once(ran.calls)[-1] == ("front watching: pool.py" if lost else FRONT) + " back e-0 e-1"
+    why = "does not answer any more." if lost else "it does not"
+    assert f"second: {why} No engine was touched." in told(ran)
+    assert "changed by this run, and serving: none." in told(ran)
+
+
+def test_a_gateway_that_does_not_take_one_back_is_named(bed: Bed) -> None:
+    ran = bed.play(steps("replace e-0 a", "replace e-1 b"), fails=["second: pool.py back e-0"])
+    assert ran.code != 0
+    assert "e-0 on a: it does not It gets no requests from second." in told(ran)
+    assert [call for call in ran.calls if "e-1" in call] == []
 
 
 def test_a_fleet_that_another_deploy_holds_is_left_alone_and_that_of_a_dead_one_taken(bed: Bed) -> None:

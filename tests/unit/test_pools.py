@@ -19,9 +19,10 @@ from stack.render import MANIFEST, manifest
 from stack.tree import read_tree, write_tree
 from unit import fake_docker, given
 
-FRONT = given.host("front", 1, roles=["gateway", "observability"])
+FRONT = given.host("front", 1, roles=["gateway"])
+WATCHING = given.host("watching", 2, roles=["observability"])
 SERVING = (given.host("a", 11, roles=["engines"]), given.host("b", 12, roles=["engines"]))
-PLANS = given.fleet(given.config(given.toy(replicas=2)), FRONT, *SERVING)
+PLANS = given.fleet(given.config(given.toy(replicas=2)), FRONT, WATCHING, *SERVING)
 ZERO, ONE = "engine-toy-0", "engine-toy-1"
 
 
@@ -31,64 +32,99 @@ def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr("stack.pools.in_pools", lambda *_: {ZERO, ONE})
     monkeypatch.setattr("stack.adjust.adjust", lambda *_: ["haproxy"])
     monkeypatch.setattr("stack.pools.ask_at", lambda *_: "8 tokens")
-    (tmp_path / "live").mkdir()
-    (tmp_path / "live/plan.json").write_text(json.dumps(PLANS["front"].as_dict()))
-    return Place("vllm-onprem", tmp_path)
+    return applied("front", tmp_path)
 
 
-def test_a_replica_is_out_until_it_is_put_back(gateway: Place) -> None:
-    assert pools.take_out(gateway, ZERO, fake_docker.engine())
+@pytest.fixture
+def silenced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What Alertmanager was asked for."""
+    asked: list[str] = []
+    monkeypatch.setattr("stack.pools.silences.silence", lambda _, name, seconds, why: asked.append(f"{name} {seconds}"))
+    monkeypatch.setattr("stack.pools.silences.end", lambda _, name: asked.append(f"{name} ends"))
+    return asked
+
+
+def applied(host: str, state: Path) -> Place:
+    (state / "live").mkdir()
+    (state / "live/plan.json").write_text(json.dumps(PLANS[host].as_dict()))
+    return Place("vllm-onprem", state)
+
+
+def take_out(gateway: Place, *names: str, least: int = 1) -> list[str]:
+    return pools.take_out(gateway, dict.fromkeys(names, least), fake_docker.engine())
+
+
+def test_a_replica_is_out_and_nobody_alerted_until_it_is_put_back(gateway: Place, silenced: list[str]) -> None:
+    assert take_out(gateway, ZERO) == [ZERO]
     assert drains.replacing(gateway.state) == {ZERO}
     assert drains.drained(gateway.state) == frozenset()  # no person decided it
-    assert pools.put_back(gateway, ZERO, fake_docker.engine())
+    assert pools.put_back(gateway, [ZERO], fake_docker.engine()) == ([ZERO], {})
     assert drains.replacing(gateway.state) == frozenset()
+    assert silenced == [f"{ZERO} 3600", f"{ZERO} ends"]
 
 
 def test_one_that_this_gateway_does_not_know_is_nothing_to_do(gateway: Place) -> None:
-    assert not pools.take_out(gateway, "engine-new-0", fake_docker.engine())
-    assert not pools.put_back(gateway, "engine-new-0", fake_docker.engine())
+    assert take_out(gateway, "engine-new-0") == []
+    assert pools.put_back(gateway, ["engine-new-0"], fake_docker.engine()) == ([], {})
 
 
-@pytest.mark.parametrize("other", ["drained", "replacing", "down"])
+def test_a_host_without_a_gateway_only_tells_alertmanager(
+    tmp_path: Path, silenced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stack.pools.ask_at", lambda *_: pytest.fail("no pool is here"))
+    watching = applied("watching", tmp_path)
+    assert take_out(watching, ZERO) == []
+    assert pools.put_back(watching, [ZERO], fake_docker.engine()) == ([], {})
+    assert not (watching.state / "replacing.json").exists()
+    assert silenced == [f"{ZERO} 3600", f"{ZERO} ends"]
+
+
+@pytest.mark.parametrize("other", ["drained", "replacing", "down", "leaving too"])
 def test_the_last_that_serves_is_not_taken_out(other: str, gateway: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaving = [ZERO]
     if other == "drained":
         drains.save(gateway.state, [ONE])
     elif other == "replacing":
         drains.save_replacing(gateway.state, [ONE])
-    else:
+    elif other == "down":
         monkeypatch.setattr("stack.pools.in_pools", lambda *_: {ZERO})
+    else:
+        leaving.append(ONE)
     with pytest.raises(InputError, match="no other replica serves toy"):
-        pools.take_out(gateway, ZERO, fake_docker.engine())
+        take_out(gateway, *leaving)
     assert ZERO not in drains.replacing(gateway.state)
     monkeypatch.setenv("ALLOW_DOWNTIME", "1")
-    assert pools.take_out(gateway, ZERO, fake_docker.engine())
+    assert take_out(gateway, *leaving) == leaving
 
 
 def test_fewer_than_shall_serve_are_not_left_and_one_that_serves_nobody_may_go(
     gateway: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError, match=r"1 other\(s\) serve toy now, .* and at least 2 shall"):
-        pools.take_out(gateway, ZERO, fake_docker.engine(), 2)
+        take_out(gateway, ZERO, least=2)
     monkeypatch.setattr("stack.pools.in_pools", lambda *_: set())
-    assert pools.take_out(gateway, ZERO, fake_docker.engine(), 2)
+    assert take_out(gateway, ZERO, least=2) == [ZERO]
 
 
-def test_one_that_does_not_answer_this_gateway_stays_out(gateway: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_does_not_answer_this_gateway_stays_out_and_the_other_comes_back(
+    gateway: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(where: str, *_: object) -> str:
-        raise LookupError(f"nobody at {where}")
+        if where.startswith("10.0.0.11:"):
+            raise LookupError(f"nobody at {where}")
+        return "8 tokens"
 
-    pools.take_out(gateway, ZERO, fake_docker.engine())
+    drains.save_replacing(gateway.state, [ZERO, ONE])
     monkeypatch.setattr("stack.pools.ask_at", refuse)
-    with pytest.raises(StackError, match=r"does not answer this gateway at 10\.0\.0\.11:18000"):
-        pools.put_back(gateway, ZERO, fake_docker.engine())
-    found = pools.settle(gateway, fake_docker.engine())
-    assert "stays out of its pool" in found[ZERO]
+    back, out = pools.put_back(gateway, [ZERO, ONE], fake_docker.engine())
+    assert back == [ONE]
+    assert "does not answer this gateway at 10.0.0.11:18000" in out[ZERO]
     assert drains.replacing(gateway.state) == {ZERO}
 
 
 def test_what_a_deploy_has_left_out_is_put_back_by_the_next(gateway: Place) -> None:
     drains.save_replacing(gateway.state, [ZERO])
-    assert pools.settle(gateway, fake_docker.engine()) == {ZERO: "is in its pool again"}
+    assert pools.put_back(gateway, [], fake_docker.engine()) == ([ZERO], {})
     assert drains.replacing(gateway.state) == frozenset()
 
 

@@ -73,8 +73,7 @@ def test_a_wrong_stack_file_is_exit_code_2_and_one_message(
         "fleet_host.py": ["prepare", "--hosts", "hosts.yaml", "--host", "h", "--shipped", "nothing"],
         "fleet_secrets.py": ["--hosts", "hosts.yaml"],
         "fleet_steps.py": ["--hosts", "hosts.yaml"],
-        "pool.py": ["settle"],
-        "silence.py": ["engine-toy-0"],
+        "pool.py": ["out", "--seconds=60", "engine-toy-0=1"],
     }.get(name, [])
     code, out, err = run(monkeypatch, capsys, name, str(path), *more)
     assert (code, out) == (2, "")
