@@ -201,9 +201,9 @@ class Controller:
         self.write(host, stack, **variables)
         return play(playbook, self.inventory, *arguments, kill_at=kill_at)
 
-    def make(self, target: str) -> str:
+    def make(self, target: str, *arguments: str) -> str:
         """What a target of the Makefile prints about the hosts of the inventory."""
-        command = ["make", target, f"INVENTORY={self.inventory}"]
+        command = ["make", target, f"INVENTORY={self.inventory}", *arguments]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -63,11 +63,18 @@ class Fleet:
             **{"fleet_place": False, **options},
         )  # fmt: skip
 
+    def place(self, stack: Mapping[str, Any] | None = None) -> None:
+        """Write hosts.lock anew. A deploy ends with that, as somebody has to look at it."""
+        self.hosts_file.with_suffix(".lock").unlink(missing_ok=True)
+        run = self.deploy(stack=stack, fleet_place=True)
+        assert run.code != 0, run.text
+        assert self.hosts_file.with_suffix(".lock").exists(), run.failures()
+
     def up(self) -> None:
         """Two replicas with the flags of SEED, whatever the tests before this one left."""
-        if self.deploy(stack=flags(*SEED), fleet_place=True).code:
-            # the lock was written, to be looked at; what they left may be a model's only replica
-            good(self.deploy(stack=flags(*SEED), stack_allow_downtime=True))
+        self.place(flags(*SEED))
+        # what they left may be a model's only replica
+        good(self.deploy(stack=flags(*SEED), stack_allow_downtime=True))
 
     def rollback(self, *arguments: str, **options: Any) -> Run:
         """Back by what the hosts hold: the controller has no stack file, no hosts file and nowhere to build."""

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,9 @@ def connects(host: StackHost, address: str, port: int) -> bool:
 def engine_port(fleet: Fleet, host: str = "gpu-a") -> int:
     plan = json.loads(fleet.hosts[host].read(f"{STATE}/live/plan.json"))
     return int(next(one["port"] for one in plan["fleet"]["openings"] if one["service"].startswith("engine-")))
+
+
+AWAY = Path(__file__).parent / "away.yml"
 
 
 def own_start(host: StackHost, engine: str) -> float:
@@ -60,7 +64,7 @@ def test_without_written_places_nothing_is_deployed(fleet: Fleet) -> None:
 
 
 def test_a_first_deploy_serves_at_the_floating_address(fleet: Fleet) -> None:
-    assert fleet.deploy(fleet_place=True).code != 0  # the lock is written, to be looked at
+    fleet.place()
     run = good(fleet.deploy())
     print(f"first deploy of {len(ROLES)} hosts: {run.seconds:.0f} s, n=1")
     parts = fleet.containers()
@@ -226,11 +230,15 @@ def test_a_rollback_is_refused_as_a_whole_where_one_host_has_lost_what_it_needs(
 
 
 def test_every_host_keeps_the_same_releases(fleet: Fleet) -> None:
-    for seed in ("31", "32", "33"):
-        good(fleet.deploy(stack=flags("--seed", seed), stack_keep_releases=2))
+    before = fleet.containers()
+    for availability in (99.9, 99.8, 99.7):
+        stack = {**flags(*SEED), "observability": {"slo": {"availability": availability}}}
+        good(fleet.deploy(stack=stack, stack_keep_releases=2))
     kept = {name: fleet.hosts[name].sh("ls /opt/vllm-onprem/releases | grep json").split() for name in ROLES}
     assert len(kept["gw-b"]) == 2
     assert all(names == kept["gw-b"] for names in kept.values())
+    # what only Prometheus reads is no reason to touch anything else
+    assert fleet.restarted(before) == []
 
 
 def test_a_new_model_revision_comes_replica_by_replica_and_no_request_fails(fleet: Fleet) -> None:
@@ -244,9 +252,28 @@ def test_a_new_model_revision_comes_replica_by_replica_and_no_request_fails(flee
     assert load.failures("whole") + load.failures("stream") == []
 
 
+def test_a_drained_replica_gets_no_request_from_any_gateway_until_it_is_put_back(fleet: Fleet) -> None:
+    with fleet.load("a replica drained on all gateways, and put back", **GENTLY) as load:
+        fleet.controller.make("drain", "REPLICA=engine-toy-0")
+        assert fleet.serves("engine-toy-0") == []
+        fleet.controller.make("undrain", "REPLICA=engine-toy-0")
+    assert load.failures("whole") + load.failures("stream") == []
+    assert fleet.serves("engine-toy-0") == ["gw-a", "gw-b"]
+
+
+def test_a_host_leaves_for_another_driver_and_comes_back_and_no_request_fails(fleet: Fleet) -> None:
+    before, ran = fleet.containers(), fleet.runs()
+    host = fleet.hosts["gpu-a"].name
+    with fleet.load("a host out of service for its driver, and back", **GENTLY) as load:
+        good(fleet.controller.play(str(AWAY), fleet.members(), "-e", f"away={host}"))
+    assert load.failures("whole") + load.failures("stream") == []
+    assert {line.split()[0] for line in fleet.restarted(before)} == {"gpu-a"}
+    assert fleet.runs() == ran
+    assert fleet.serves("engine-toy-0") == ["gw-a", "gw-b"]
+
+
 def test_a_replica_that_is_not_wanted_any_more_leaves_the_gateways_first(fleet: Fleet) -> None:
-    fleet.hosts_file.with_suffix(".lock").unlink()
-    assert fleet.deploy(stack=flags(*SEED, replicas=1), fleet_place=True).code != 0
+    fleet.place(flags(*SEED, replicas=1))
     with fleet.load("a replica less", **GENTLY) as load:
         good(fleet.deploy(stack=flags(*SEED, replicas=1)))
     assert load.failures("whole") + load.failures("stream") == []
