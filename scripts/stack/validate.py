@@ -55,8 +55,8 @@ def validate(
     with ThreadPoolExecutor() as pool:
         jobs = [] if only else [pool.submit(_compose, tree)]
         # a host of a fleet has the files of its own roles
-        here = [check for check in CHECKS if all((tree / source).is_dir() for source in check.mounts)]
-        here = [check for check in here if not only or check.mounts.keys() & set(only)]
+        wanted = [check for check in CHECKS if not only or check.mounts.keys() & set(only)]
+        here = [check for check in wanted if all((tree / source).is_dir() for source in check.mounts)]
         jobs += [pool.submit(_check, check, tree, images, state, client) for check in here]
         found = [finding for job in jobs if (finding := job.result())]
     if found:

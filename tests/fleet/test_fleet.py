@@ -16,6 +16,8 @@ from fleet.fleet import ENGINES, ROLES, SEED, Fleet
 from provision.bed.playbooks import Run, good
 from waiting import until
 
+AWAY = Path(__file__).parent / "away.yml"
+
 
 def connects(host: StackHost, address: str, port: int) -> bool:
     code = f"import socket; socket.create_connection(('{address}', {port}), 3)"
@@ -25,9 +27,6 @@ def connects(host: StackHost, address: str, port: int) -> bool:
 def engine_port(fleet: Fleet, host: str = "gpu-a") -> int:
     plan = json.loads(fleet.hosts[host].read(f"{STATE}/live/plan.json"))
     return int(next(one["port"] for one in plan["fleet"]["openings"] if one["service"].startswith("engine-")))
-
-
-AWAY = Path(__file__).parent / "away.yml"
 
 
 def own_start(host: StackHost, engine: str) -> float:

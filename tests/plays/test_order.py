@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from plays.playing import at_once, play
+from plays.standins import Ran
 
 # host -> its roles, and whether it has a tree of the stack by now
 HOSTS: dict[str, tuple[str, bool]] = {
@@ -38,15 +38,6 @@ if line in open("{fails}").read().splitlines():
     sys.exit("it does not")
 print(json.dumps({{"out": {{"mute": "it is mute"}} if line.endswith("pool.py back mute") else {{}}}}))
 """
-
-
-@dataclass
-class Ran:
-    """How a play ended: its exit code, what it printed, and which programs it called where."""
-
-    code: int
-    out: str
-    calls: list[str]
 
 
 class Bed:
@@ -145,15 +136,6 @@ PARTS = ("stop e-0 a", "stop e-0.1 b", "start e-0.1 b")
 FRONT = "front second watching: pool.py"
 
 
-def of_engines(ran: Ran) -> list[str]:
-    return [call for call in ran.calls if "fleet_host.py" in call]
-
-
-def told(ran: Ran) -> str:
-    """What was printed, as one line."""
-    return " ".join(ran.out.split())
-
-
 def test_the_parts_of_a_replica_over_hosts_are_changed_as_one(bed: Bed) -> None:
     ran = bed.play(over_hosts("replace e-0 a", *PARTS))
     assert ran.code == 0, ran.out
@@ -175,7 +157,15 @@ def test_a_replica_over_hosts_that_does_not_come_up_is_put_back_as_one(bed: Bed,
         *("b: fleet_host.py back e-0.1", "b: fleet_host.py back e-0.1", "a: fleet_host.py back e-0"),
     ]
     assert at_once(ran.calls)[-1] == f"{FRONT} back e-0"
-    assert "It gets requests as before" in told(ran)
+    assert "It gets requests as before" in ran.told
+
+
+def test_a_replica_over_hosts_that_may_not_be_taken_out_is_not_touched(bed: Bed) -> None:
+    fails = ["front: pool.py out --seconds=60 e-0=1", "front: pool.py back e-0"]
+    ran = bed.play(over_hosts("replace e-0 a", *PARTS), fails)
+    assert ran.code != 0
+    assert [call for call in ran.calls if "fleet_host.py" in call] == []
+    assert "It gets no requests from front." in ran.told
 
 
 def test_one_engine_after_the_other_out_of_all_gateways_that_run_and_back(bed: Bed) -> None:
@@ -199,16 +189,16 @@ def test_a_replica_that_fails_ends_the_deploy_and_what_was_put_back_serves_again
     ran = bed.play(steps("replace e-0 a", "replace e-1 b", "replace e-2 b"), fails=["b: fleet_host.py replace e-1"])
     assert ran.code != 0
     assert at_once(ran.calls)[-2:] == ["b: fleet_host.py replace e-1", f"{FRONT} back e-1"]
-    assert "e-1 on b: it does not It gets requests as before." in told(ran)
-    assert "changed by this run, and serving: e-0." in told(ran)
-    assert "Not touched: e-2, the gateways' own files" in told(ran)
+    assert "e-1 on b: it does not It gets requests as before." in ran.told
+    assert "changed by this run, and serving: e-0." in ran.told
+    assert "Not touched: e-2, the gateways' own files" in ran.told
 
 
 def test_one_that_cannot_be_stopped_gets_requests_again(bed: Bed) -> None:
     ran = bed.play(steps("stop e-0 a"), fails=["a: fleet_host.py stop e-0"])
     assert ran.code != 0
     assert at_once(ran.calls)[-1] == f"{FRONT} back e-0"
-    assert "e-0 on a: it does not It gets requests as before." in told(ran)
+    assert "e-0 on a: it does not It gets requests as before." in ran.told
 
 
 def test_hosts_of_a_batch_work_at_once_and_the_next_batch_waits_for_all(bed: Bed) -> None:
@@ -225,24 +215,26 @@ def test_one_of_a_batch_that_fails_ends_the_deploy_when_the_others_serve_again(b
     ran = bed.play(batches, fails=["a: fleet_host.py replace e-1"])
     assert ran.code != 0
     assert at_once(ran.calls)[-1] == f"{FRONT} back e-1 e-2"
-    assert "e-1 on a: it does not It gets requests as before." in told(ran)
-    assert "changed by this run, and serving: e-0, e-2." in told(ran)
-    assert "Not touched: e-3, the gateways' own files" in told(ran)
+    assert [call for call in ran.calls if "e-3" in call] == []
+    assert "e-1 on a: it does not It gets requests as before." in ran.told
+    assert "changed by this run, and serving: e-0, e-2." in ran.told
+    assert "Not touched: e-3, the gateways' own files" in ran.told
 
 
 def test_one_that_comes_up_and_does_not_answer_the_gateways_stays_out_and_ends_it(bed: Bed) -> None:
     ran = bed.play(steps("replace mute a", "replace e-1 b"))
     assert ran.code != 0
     assert at_once(ran.calls)[-1] == f"{FRONT} back mute"
-    assert "mute on a: it is mute It gets no requests from front, second, watching." in told(ran)
+    assert "mute on a: it is mute It gets no requests from front, second, watching." in ran.told
 
 
 def test_a_host_that_is_lost_ends_the_deploy_when_the_others_serve_again(bed: Bed) -> None:
     ran = bed.play([batch("replace e-1 a", "replace e-2 b"), batch("replace e-3 a")], lost="b")
     assert ran.code != 0
     assert at_once(ran.calls)[-1] == f"{FRONT} back e-1 e-2"
-    assert "b does not answer any more: it comes to the end of its step by itself, and e-2 may stay out" in told(ran)
-    assert "changed by this run, and serving: e-1." in told(ran)
+    assert [call for call in ran.calls if "e-3" in call] == []
+    assert "b does not answer any more: it comes to the end of its step by itself, and e-2 may stay out" in ran.told
+    assert "changed by this run, and serving: e-1." in ran.told
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -252,17 +244,17 @@ def test_where_a_gateway_refuses_or_is_lost_no_engine_is_touched_and_the_others_
     batches = [batch("replace e-0 a", "replace e-1 b")]
     ran = bed.play(batches, [] if lost else ["second: pool.py out --seconds=60 e-0=1 e-1=1"], "second" * lost)
     assert ran.code != 0
-    assert of_engines(ran) == []
+    assert [call for call in ran.calls if "fleet_host.py" in call] == []
     assert at_once(ran.calls)[-1] == ("front watching: pool.py" if lost else FRONT) + " back e-0 e-1"
     why = "does not answer any more." if lost else "it does not"
-    assert f"second: {why} No engine was touched." in told(ran)
-    assert "changed by this run, and serving: none." in told(ran)
+    assert f"second: {why} No engine was touched." in ran.told
+    assert "changed by this run, and serving: none." in ran.told
 
 
 def test_a_gateway_that_does_not_take_one_back_is_named(bed: Bed) -> None:
     ran = bed.play(steps("replace e-0 a", "replace e-1 b"), fails=["second: pool.py back e-0"])
     assert ran.code != 0
-    assert "e-0 on a: it does not It gets no requests from second." in told(ran)
+    assert "e-0 on a: it does not It gets no requests from second." in ran.told
     assert [call for call in ran.calls if "e-1" in call] == []
 
 
